@@ -1,0 +1,1 @@
+"""What is measured: text, labels, splits, languages and scores."""

@@ -1,0 +1,40 @@
+"""Errors that a user can act on: one sentence that names the file, line or option and what to do."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+
+class PolypromptError(Exception):
+    """Something a user can mend. The message is shown alone, without a traceback."""
+
+
+class DataError(PolypromptError):
+    """A file of a benchmark is not as its official format says; the message begins with `file:line:`."""
+
+
+class MissingData(PolypromptError):
+    """A file that a task needs is not there; the message names every place looked at and how to get it."""
+
+
+def run_command(command: Callable[[], int]) -> int:
+    """Run a command line and turn a `PolypromptError` into one line on stderr.
+
+    Args:
+        command: the body of a program; returns its exit status.
+
+    Returns:
+        The status of `command`; 2 for a `PolypromptError`, 130 for Ctrl-C.
+    """
+    try:
+        return command()
+    except PolypromptError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output went away (`| head`): not an error of ours
+        sys.stderr.close()
+        return 0

@@ -1,0 +1,1 @@
+"""Readers of the official file formats: small, declarative, strict."""

@@ -1,0 +1,71 @@
+"""Reader of CoNLL columns: a token a line, sentences divided by blank lines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.errors import DataError
+from benchmarks.readers.rows import Columns, Row, to_examples, unknown_tag
+from benchmarks.readers.text import read_lines
+from benchmarks.records import Split
+from benchmarks.task import TaskCard
+
+_BLANKS = re.compile(" +")
+_SENTENCE = Columns(tokens="tokens", tags="tags")
+
+
+@dataclass(frozen=True)
+class Conll:
+    """Tokens and tags in columns that tabs divide, or blanks in a file without tabs; "-DOCSTART-" lines are left out.
+
+    A file of one column has no tags. Sentences are numbered from 0.
+
+    Attributes:
+        token: the column of the token, from 0.
+        tag: the column of its tag.
+    """
+
+    token: int = 0
+    tag: int = 1
+
+    def __call__(self, card: TaskCard, paths: Sequence[Path]) -> Split:
+        """See `Reader`."""
+        return Split(to_examples(card, (place for path in paths for place in self._sentences(card, path)), _SENTENCE))
+
+    def _sentences(self, card: TaskCard, path: Path) -> Iterator[tuple[str, Row]]:
+        lines = read_lines(path)
+        tabbed = any("\t" in line for line in lines)
+        known = frozenset(card.labels)
+        width = 0
+        tokens: list[str] = []
+        tags: list[str] = []
+        for number, line in enumerate([*lines, ""], 1):
+            # Only blanks and tabs make a line blank: a token may be a no-break space.
+            if not line.strip(" \t"):
+                if tokens:
+                    yield (
+                        f"{path}:{number - len(tokens)}",
+                        {"tokens": tokens, "tags": tags} if tags else {"tokens": tokens},
+                    )
+                    tokens, tags = [], []
+                continue
+            if line.startswith("-DOCSTART-"):
+                continue
+            cells = line.split("\t") if tabbed else _BLANKS.split(line.strip(" "))
+            width = width or len(cells)
+            if len(cells) != width or (width > 1 and width <= max(self.token, self.tag)):
+                expected = max(width, self.tag + 1)
+                raise DataError(
+                    f"{path}:{number}: {len(cells)} columns where {expected} are expected; "
+                    "a blank line must divide sentences, and a tab or blank the columns"
+                )
+            if not cells[self.token].strip(" "):
+                raise DataError(f"{path}:{number}: no token before the tag; write one, or leave the line blank")
+            tokens.append(cells[self.token])
+            if width > 1:
+                if cells[self.tag] not in known:
+                    raise DataError(f"{path}:{number}: {unknown_tag(card, cells[self.tag])}")
+                tags.append(cells[self.tag])

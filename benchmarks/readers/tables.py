@@ -1,0 +1,106 @@
+"""Readers of tab-separated tables, JSON lines, and labels that stand in a file of their own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from benchmarks.errors import DataError
+from benchmarks.readers.rows import Reader, Row, RowMapper, to_examples
+from benchmarks.readers.text import read_lines
+from benchmarks.records import Split
+from benchmarks.task import TaskCard
+
+
+@dataclass(frozen=True)
+class Tsv:
+    """Tab-separated values without quoting: a quotation mark is a character like any other (as GLUE and XTREME write).
+
+    Attributes:
+        row: makes an example of a line.
+        header: names of the columns where the file does not begin with them; a file may lack the last ones, as test
+            files without labels do.
+    """
+
+    row: RowMapper
+    header: tuple[str, ...] = ()
+
+    def __call__(self, card: TaskCard, paths: Sequence[Path]) -> Split:
+        """See `Reader`."""
+        return Split(to_examples(card, (place for path in paths for place in self._rows(path)), self.row))
+
+    def _rows(self, path: Path) -> Iterator[tuple[str, Row]]:
+        lines = read_lines(path)
+        header: Sequence[str]
+        if self.header:
+            header, first = self.header[: lines[0].count("\t") + 1], 0
+        else:
+            header, first = lines[0].split("\t"), 1
+        if len(lines) == first:
+            raise DataError(f"{path}:1: only a header and no rows; fetch the file again")
+        for number, line in enumerate(lines[first:], first + 1):
+            cells = line.split("\t")
+            if len(cells) != len(header):
+                raise DataError(
+                    f"{path}:{number}: {len(cells)} columns where {len(header)} are expected ({', '.join(header)}); "
+                    "separate them by single tabs"
+                )
+            yield f"{path}:{number}", dict(zip(header, cells, strict=True))
+
+
+@dataclass(frozen=True)
+class JsonLines:
+    """One JSON object a line, as SuperGLUE writes.
+
+    Attributes:
+        row: makes an example of an object.
+    """
+
+    row: RowMapper
+
+    def __call__(self, card: TaskCard, paths: Sequence[Path]) -> Split:
+        """See `Reader`."""
+        return Split(to_examples(card, (place for path in paths for place in self._rows(path)), self.row))
+
+    def _rows(self, path: Path) -> Iterator[tuple[str, Row]]:
+        for number, line in enumerate(read_lines(path), 1):
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise DataError(
+                    f"{path}:{number}: not JSON at column {error.colno} ({error.msg}); is the file cut off?"
+                ) from None
+            if not isinstance(row, dict):
+                raise DataError(f"{path}:{number}: not a JSON object; write one {{...}} a line")
+            yield f"{path}:{number}", row
+
+
+@dataclass(frozen=True)
+class LabelsApart:
+    """Rows whose labels stand line by line in one more file, the last one. A single file holds its own labels.
+
+    Attributes:
+        rows: reads the other files.
+    """
+
+    rows: Reader
+
+    def __call__(self, card: TaskCard, paths: Sequence[Path]) -> Split:
+        """See `Reader`."""
+        if len(paths) == 1:
+            return self.rows(card, paths)
+        *row_paths, label_path = paths
+        examples = self.rows(card, row_paths).examples
+        labels = read_lines(label_path)
+        if len(labels) != len(examples):
+            raise DataError(
+                f"{label_path}:{len(labels)}: {len(labels)} labels for the {len(examples)} rows of {row_paths[0]}; "
+                "both files must come from one release"
+            )
+        for number, label in enumerate(labels, 1):
+            if label not in card.labels:
+                known = ", ".join(card.labels)
+                raise DataError(f"{label_path}:{number}: unknown label {label!r}; it must be one of {known}")
+        return Split(tuple(replace(row, label=label) for row, label in zip(examples, labels, strict=True)))

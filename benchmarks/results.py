@@ -1,0 +1,201 @@
+"""The files of a run that outlive it: manifest, results and predictions, each with a schema and a version."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from benchmarks.errors import PolypromptError
+from benchmarks.files import write_atomic
+from benchmarks.records import Prediction
+from benchmarks.task import TaskCard
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class ResultRecord(BaseModel):
+    """The scores of one run on one task, language and split.
+
+    Attributes:
+        task, suite, language, split: what was scored; language is a BCP-47 code.
+        examples: labelled rows that were scored.
+        limited: True when only a part of the official split was scored (`--max-eval`): not comparable with others.
+        scores: metric -> value in points (0..100; correlations -100..100); the main metric comes first.
+        chance: the same metrics for the best answer that ignores the input (majority label, constant, guess).
+        predictions: path of the predictions file relative to the run folder.
+        sha256: of that file.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    task: str
+    suite: str
+    language: str
+    split: str
+    examples: int
+    limited: bool
+    scores: dict[str, float]
+    chance: dict[str, float]
+    predictions: str
+    sha256: str
+
+    @property
+    def main(self) -> tuple[str, float]:
+        """Name and value of the main metric."""
+        return next(iter(self.scores.items()))
+
+
+class Results(BaseModel):
+    """results.json: every score of a run. Recomputable from predictions/ by `python -m harness.rescore`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_name: Literal["polyprompt-results"] = "polyprompt-results"
+    version: Literal[1] = 1
+    run: str
+    method: str
+    backbone: str
+    seed: int
+    records: list[ResultRecord]
+
+
+class BackboneCard(BaseModel):
+    """Which frozen encoder was used.
+
+    Attributes:
+        name: as given by the user: hub id, folder name or embedded name.
+        family: the model type of its configuration, e.g. "bert".
+        sha256: of its weights in a canonical order.
+        parameters: number of its weights.
+        layers, heads, hidden: its shape.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    family: str
+    sha256: str
+    parameters: int
+    layers: int
+    heads: int
+    hidden: int
+
+
+class Manifest(BaseModel):
+    """manifest.json: what a run used and what it cost.
+
+    Attributes:
+        run: the run's id, the name of its folder.
+        created: ISO 8601, UTC.
+        command: the command line that repeats it.
+        code: package version and git commit, "+changes" behind it when the tree was not clean.
+        packages: name -> version.
+        processor: name of the processor or accelerator.
+        precision: "fp32" or "bf16" (autocast).
+        method, seed, prompt: as configured; prompt is a sentence, e.g. "16 slots in layers 0-11, init kv".
+        backbone: the encoder.
+        tasks: cards of the tasks.
+        trainable: parameters trained, heads included. share: trainable over backbone parameters plus trainable, percent.
+        data: file relative to the data folder (or "generated:NAME") -> sha256 of the bytes that were read.
+        limits: what was cut for time (`max_train`, `max_eval`, `max_steps`) -> number; empty when nothing was.
+        steps, examples_seen, train_seconds, evaluate_seconds: what training and evaluation took.
+        interruptions: how often the run was continued from a checkpoint.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_name: Literal["polyprompt-manifest"] = "polyprompt-manifest"
+    version: Literal[1] = 1
+    run: str
+    created: str
+    command: str
+    code: str
+    packages: dict[str, str]
+    processor: str
+    precision: str
+    method: str
+    seed: int
+    prompt: str
+    backbone: BackboneCard
+    tasks: list[TaskCard]
+    trainable: int
+    share: float
+    data: dict[str, str]
+    limits: dict[str, int]
+    steps: int
+    examples_seen: int
+    train_seconds: float
+    evaluate_seconds: float
+    interruptions: int
+
+
+def write_model(path: Path, model: BaseModel) -> None:
+    """Write a manifest or results file, atomically."""
+    write_atomic(path, model.model_dump_json(indent=2) + "\n")
+
+
+def read_model(path: Path, model: type[Model]) -> Model:
+    """Read a manifest or results file.
+
+    Raises:
+        PolypromptError: absent, not JSON, or not of the schema; names the file and the field.
+    """
+    try:
+        return model.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise PolypromptError(f"{path}: no such file; is {path.parent} a finished run folder?") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the whole file"
+        raise PolypromptError(f"{path}: {field}: {first['msg']}") from None
+
+
+def predictions_path(task: str, language: str, split: str) -> str:
+    """Path of a predictions file relative to its run folder."""
+    return f"predictions/{task}.{language}.{split}.jsonl.gz"
+
+
+def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
+    """Write one JSON line a prediction, gzip-compressed, atomically; equal predictions give equal bytes."""
+    lines = (
+        json.dumps(
+            {"id": row.id, "prediction": row.value, "gold": row.gold, "scores": [round(s, 6) for s in row.scores]},
+            ensure_ascii=False,
+        )
+        for row in predictions
+    )
+    text = "".join(line + "\n" for line in lines)
+    write_atomic(path, gzip.compress(text.encode("utf-8"), mtime=0))
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """Read what `write_predictions` wrote.
+
+    Raises:
+        PolypromptError: absent, damaged or malformed; names file and line.
+    """
+    number = 0
+    try:
+        rows = []
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                row = json.loads(line)
+                rows.append(Prediction(row["id"], _value(row["prediction"]), _optional(row["gold"]), tuple(row["scores"])))
+        return rows
+    except FileNotFoundError:
+        raise PolypromptError(f"{path}: no such predictions file") from None
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        raise PolypromptError(f"{path}:{number + 1}: damaged predictions file ({error})") from None
+
+
+def _value(raw: str | float | list[str]) -> str | float | tuple[str, ...]:
+    return tuple(raw) if isinstance(raw, list) else raw
+
+
+def _optional(raw: str | float | list[str] | None) -> str | float | tuple[str, ...] | None:
+    return None if raw is None else _value(raw)

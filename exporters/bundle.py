@@ -1,0 +1,209 @@
+"""The bundle: an exported model on disk, complete, hashed, and refused when anything in it does not fit."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import TensorProto
+from pydantic import BaseModel, ConfigDict
+
+from benchmarks.errors import PolypromptError
+from benchmarks.files import sha256, write_atomic
+from benchmarks.results import BackboneCard, read_model, write_model
+from benchmarks.task import TaskCard
+from exporters.graph import Graph, Output
+
+CARD = "bundle.json"
+MODEL = "model.onnx"
+TOKENIZER = "tokenizer.json"
+
+
+class StoredFile(BaseModel):
+    """One file of a bundle: its size and SHA-256."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    bytes: int
+    sha256: str
+
+
+class BundledTask(BaseModel):
+    """One task of a bundle.
+
+    Attributes:
+        card: how to encode and decode it.
+        task_id: what the graph knows it by.
+        output: the output of the graph that answers for it.
+        columns: how many columns of that output are its own.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    card: TaskCard
+    task_id: int
+    output: Output
+    columns: int
+
+
+class TaskParity(BaseModel):
+    """How well the exported graph agrees with PyTorch on real rows of one task.
+
+    Attributes:
+        examples, languages: what was compared.
+        difference: largest absolute difference of any output value.
+        agreement: share of examples with equal predictions, 0..1.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    examples: int
+    languages: list[str]
+    difference: float
+    agreement: float
+
+
+class Parity(BaseModel):
+    """What `exporters.verify` found.
+
+    Attributes:
+        engine: name and version of the runtime that was compared.
+        atol: largest absolute difference that was allowed.
+        difference: largest one found, over all tasks.
+        tasks: task name -> its part.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    engine: str
+    atol: float
+    difference: float
+    tasks: dict[str, TaskParity]
+
+
+class BundleCard(BaseModel):
+    """bundle.json: everything about a bundle but its tensors.
+
+    Attributes:
+        run, method: where it comes from.
+        backbone: the encoder. precision: of all tensors.
+        slots: prompt length; 0 without a prompt. prompt_layers: layers that have one.
+        pooling: what sequence heads read, "cls" or "mean".
+        token_types: the graph has the input `token_type_ids`.
+        pad_id: piece that fills rows up. max_positions: pieces of the longest row.
+        tasks: in the order of their ids.
+        files: name -> size and hash of every other file.
+        parity: agreement with PyTorch on real rows; None only while an export is under way.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_name: Literal["polyprompt-bundle"] = "polyprompt-bundle"
+    version: Literal[1] = 1
+    run: str
+    method: str
+    backbone: BackboneCard
+    precision: Literal["fp32"] = "fp32"
+    slots: int
+    prompt_layers: list[int]
+    pooling: Literal["cls", "mean"]
+    token_types: bool
+    pad_id: int
+    max_positions: int
+    tasks: list[BundledTask]
+    files: dict[str, StoredFile] = {}
+    parity: Parity | None = None
+
+
+def write_bundle(folder: Path, card: BundleCard, graph: Graph, tokenizer: str) -> BundleCard:
+    """Write the files of a bundle into an existing folder.
+
+    Args:
+        folder: where; see `complete_or_absent`.
+        card: without `files`.
+        graph: the model and its tensors.
+        tokenizer: content of tokenizer.json.
+
+    Returns:
+        The card that was written, with the hashes of the files.
+    """
+    write_atomic(folder / MODEL, graph.model.SerializeToString(deterministic=True))
+    write_atomic(folder / TOKENIZER, tokenizer)
+    for tensors in (graph.backbone, graph.tasks):
+        write_atomic(folder / tensors.name, tensors.write)
+    names = (MODEL, graph.backbone.name, graph.tasks.name, TOKENIZER)
+    files = {name: StoredFile(bytes=(folder / name).stat().st_size, sha256=sha256(folder / name)) for name in names}
+    card = card.model_copy(update={"files": files})
+    write_model(folder / CARD, card)
+    return card
+
+
+def open_bundle(folder: Path) -> BundleCard:
+    """Read a bundle's card and check every file.
+
+    Raises:
+        PolypromptError: no bundle; or a file that is missing, differs from its hash, or lies outside of the folder.
+            Names the file.
+    """
+    if not (folder / CARD).is_file():
+        raise PolypromptError(f"{folder}: no {CARD} there; make a bundle with `python -m exporters.export RUN`")
+    card = read_model(folder / CARD, BundleCard)
+    for name, stored in card.files.items():
+        _check_location(folder, name, CARD)
+        path = folder / name
+        if not path.is_file():
+            raise PolypromptError(f"{path}: missing; the bundle is not complete, export the run again")
+        if path.stat().st_size != stored.bytes or sha256(path) != stored.sha256:
+            raise PolypromptError(f"{path}: damaged, it is not the file that {CARD} describes; export the run again")
+    for name in (MODEL, TOKENIZER):
+        if name not in card.files:
+            raise PolypromptError(f"{folder / CARD}: files: {name} is not listed")
+    _check_tensors(folder, card)
+    return card
+
+
+@contextmanager
+def complete_or_absent(target: Path) -> Iterator[Path]:
+    """A folder to fill, which takes the place of `target` when the block ends well and vanishes when it does not.
+
+    Raises:
+        PolypromptError: `target` exists and is neither an empty folder nor a bundle.
+    """
+    if target.exists() and not (target.is_dir() and ((target / CARD).is_file() or not any(target.iterdir()))):
+        raise PolypromptError(f"{target}: exists and is not a bundle; choose another --out")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as aside:
+        new, old = Path(aside) / "new", Path(aside) / "old"
+        new.mkdir()
+        yield new
+        if target.exists():
+            target.rename(old)
+        new.rename(target)
+
+
+def _check_tensors(folder: Path, card: BundleCard) -> None:
+    """Every tensor outside of the graph lies inside a file of the bundle."""
+    try:
+        graph = onnx.load(folder / MODEL, load_external_data=False).graph
+    except DecodeError:
+        raise PolypromptError(f"{folder / MODEL}: not an ONNX file") from None
+    for tensor in graph.initializer:
+        if tensor.data_location != TensorProto.EXTERNAL:
+            continue
+        place = {entry.key: entry.value for entry in tensor.external_data}
+        name = place.get("location", "")
+        _check_location(folder, name, MODEL)
+        if name not in card.files:
+            raise PolypromptError(f"{folder / MODEL}: refers to {name!r}, which {CARD} does not list")
+        if not 0 <= int(place["offset"]) <= int(place["offset"]) + int(place["length"]) <= card.files[name].bytes:
+            raise PolypromptError(f"{folder / MODEL}: tensor {tensor.name} lies beyond the end of {name}")
+
+
+def _check_location(folder: Path, name: str, where: str) -> None:
+    if name in ("", ".", "..") or "/" in name or "\\" in name:
+        raise PolypromptError(f"{folder / where}: refers to {name!r}, which is not a file in the bundle's folder")

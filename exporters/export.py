@@ -1,0 +1,175 @@
+"""Write a run as a bundle and refuse it unless it agrees with the original on real rows."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from accelerate import Accelerator
+from tabulate import tabulate
+
+from benchmarks import data
+from benchmarks.errors import PolypromptError, run_command
+from benchmarks.records import Example
+from benchmarks.registry import find_task
+from benchmarks.results import Manifest, read_model, write_model
+from benchmarks.task import TaskCard
+from exporters.bundle import CARD, BundleCard, BundledTask, complete_or_absent, write_bundle
+from exporters.graph import OUTPUTS, Graph, Head, Prompt, build_graph
+from exporters.session import Session
+from exporters.verify import Sample, verify
+from exporters.weights import read_weights
+from harness.config import RunConfig, load_config
+from harness.data import load_evaluation
+from harness.evaluate import compute
+from harness.model import PromptedModel
+from harness.store import load_run
+
+ATOL = 1e-3
+"""Default of `--atol`: more than the order of additions in fp32 can change, less than a prediction hangs on."""
+
+LANGUAGES = 8
+"""At most so many languages of a task are compared."""
+
+
+def export(run: Path, out: Path, atol: float = ATOL, rows: int = 32) -> BundleCard:
+    """Write the bundle of a run.
+
+    Args:
+        run: a finished run. out: folder of the bundle; an older bundle there is replaced.
+        atol: largest absolute difference of any output value on real rows.
+        rows: examples of each task that are compared, spread over its languages.
+
+    Raises:
+        PolypromptError: the run cannot be read or exported, its data is gone, or the outputs differ; `out` is
+            then as it was.
+    """
+    manifest = read_model(run / "manifest.json", Manifest)
+    config = load_config(run / "config.toml")
+    model = load_run(run)
+    samples = {card.name: _sample(config, card, rows) for card in manifest.tasks}
+    graph = graph_of(model, manifest.tasks)
+    card = describe(model, manifest)
+    with complete_or_absent(out) as folder:
+        card = write_bundle(folder, card, graph, model.backbone.tokenizer.to_str())
+        original = partial(compute, model, accelerator=Accelerator(cpu=True, mixed_precision="no"))
+        parity = verify(Session(folder), original, samples, atol)
+        card = card.model_copy(update={"parity": parity})
+        write_model(folder / CARD, card)
+    return card
+
+
+def graph_of(model: PromptedModel, cards: Sequence[TaskCard]) -> Graph:
+    """The graph of a prompted model with the heads of the given tasks."""
+    backbone = model.backbone
+    encoder = backbone.model
+    state = {name: tensor.float().cpu().numpy() for name, tensor in encoder.state_dict().items()}
+    weights = read_weights(encoder.config.to_dict(), state, backbone.first_position, backbone.token_types)
+    prefix = model.prefix()
+    prompt = None
+    if prefix is not None:
+        bank = prefix.tensor.detach().float().cpu().permute(2, 0, 1, 3, 4, 5).numpy()
+        prompt = Prompt(bank, prefix.layers, prefix.gated, {card.name: 0 for card in cards})
+    heads = {
+        name: Head(head.weight.detach().float().cpu().numpy(), head.bias.detach().float().cpu().numpy())
+        for name, head in model.heads.items()
+    }
+    return build_graph(weights, cards, heads, prompt, model.pooling)
+
+
+def describe(model: PromptedModel, manifest: Manifest) -> BundleCard:
+    """The card of a model's bundle before there are any files."""
+    prefix = model.prefix()
+    columns = {name: head.out_features for name, head in model.heads.items()}
+    return BundleCard(
+        run=manifest.run,
+        method=manifest.method,
+        backbone=manifest.backbone,
+        slots=0 if prefix is None else prefix.tensor.shape[4],
+        prompt_layers=[] if prefix is None else list(prefix.layers),
+        pooling=model.pooling.value,
+        token_types=model.backbone.token_types,
+        pad_id=model.backbone.pad_id,
+        max_positions=model.backbone.max_positions,
+        tasks=[
+            BundledTask(
+                card=task,
+                task_id=number,
+                output=OUTPUTS[task.kind],
+                columns=columns.get(task.name, manifest.backbone.hidden),
+            )
+            for number, task in enumerate(manifest.tasks)
+        ],
+    )
+
+
+def _sample(config: RunConfig, card: TaskCard, rows: int) -> Sample:
+    """Real examples of the reported split, spread over it and over the languages whose files are there."""
+    task = find_task(card.name)
+    there = data.languages(task, task.eval_split, config.data_dir, config.files)
+    languages = [code for code in there if not config.languages or code in config.languages]
+    if not languages:
+        raise PolypromptError(
+            f"task {card.name}: no row is there to check the export on; the run read its data from "
+            f"{config.data_dir or 'the hub'}"
+        )
+    languages = [languages[i] for i in _spread(len(languages), min(LANGUAGES, rows))]
+    sample: dict[str, Sequence[Example]] = {}
+    for code in languages:
+        examples = load_evaluation(config, task, code).examples
+        sample[code] = [examples[i] for i in _spread(len(examples), -(-rows // len(languages)))]
+    return sample
+
+
+def _spread(size: int, count: int) -> list[int]:
+    """At most `count` indices below `size`, at equal distances."""
+    return sorted({int(index) for index in np.linspace(0, size - 1, min(size, count))})
+
+
+def _report(card: BundleCard, out: Path, seconds: float) -> str:
+    assert card.parity is not None
+    lines = [
+        (name, part.examples, " ".join(part.languages), f"{part.difference:.1e}", f"{100 * part.agreement:.1f} %")
+        for name, part in card.parity.tasks.items()
+    ]
+    headers = ("task", "rows", "languages", "largest difference", "equal predictions")
+    table = tabulate(
+        lines, headers=headers, disable_numparse=True, colalign=("left", "right", "left", "right", "right")
+    )
+    sizes = ", ".join(f"{name} {_size(file.bytes)}" for name, file in card.files.items())
+    return (
+        f"{table}\n\n{out}: {len(card.tasks)} tasks, {sizes}\n"
+        f"largest difference to PyTorch {card.parity.difference:.1e} (allowed {card.parity.atol:g}), "
+        f"{card.parity.engine}, {seconds:.1f} s"
+    )
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m exporters.export", description=__doc__)
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("--out", type=Path, help="folder of the bundle (default: RUN/export)")
+    parser.add_argument("--atol", type=float, default=ATOL, help="largest difference to PyTorch (default: %(default)s)")
+    parser.add_argument("--rows", type=int, default=32, help="examples of each task to compare (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print bundle.json instead of a table")
+    options = parser.parse_args()
+    if options.rows < 1:
+        raise PolypromptError(f"--rows {options.rows}: at least 1 is needed, an unchecked export is not written")
+    out = options.out or options.run / "export"
+    start = time.perf_counter()
+    card = export(options.run, out, options.atol, options.rows)
+    print(card.model_dump_json(indent=2) if options.json else _report(card, out, time.perf_counter() - start))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,283 @@
+"""The ONNX graph of a prompted encoder with every task's head, written straight from the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from benchmarks.task import Kind, TaskCard
+from exporters.tensors import TensorFile
+from exporters.weights import EncoderWeights, Floats, Layer, Linear, Norm
+
+OPSET = 24
+"""The first with `nonpad_kv_seqlen` in Attention, which needs no mask for rows that are padded on the right."""
+
+Output = Literal["sequence_logits", "token_logits", "embedding"]
+
+OUTPUTS: Mapping[Kind, Output] = {
+    Kind.CLASSIFICATION: "sequence_logits",
+    Kind.REGRESSION: "sequence_logits",
+    Kind.CHOICE: "sequence_logits",
+    Kind.TAGGING: "token_logits",
+    Kind.SPAN: "token_logits",
+    Kind.RETRIEVAL: "embedding",
+}
+"""Which output of the graph answers for a kind of task."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Trained prefixes in their folded form.
+
+    Attributes:
+        bank: keys and values, [prompt, prompted layer, 2, head, slot, head_dim].
+        layers: which layers are prompted, ascending, one for each entry of axis 1.
+        gated: the prefix has a softmax of its own and is added (zero-initialised gates, folded into the values).
+        rows: task name -> its row of the bank.
+    """
+
+    bank: Floats
+    layers: tuple[int, ...]
+    gated: bool
+    rows: Mapping[str, int]
+
+    @property
+    def slots(self) -> int:
+        """Prompt length."""
+        return int(self.bank.shape[4])
+
+
+@dataclass(frozen=True)
+class Head:
+    """A linear head: weight [labels, hidden], bias [labels], as torch keeps them."""
+
+    weight: Floats
+    bias: Floats
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A graph and the two files that it refers to.
+
+    Attributes:
+        model: inputs `input_ids` [batch, seq], `lengths` [batch], `task_id` [batch] and, where the backbone has token
+            types, `token_type_ids` [batch, seq], all int64. Outputs, those that some task needs: `sequence_logits`
+            [batch, most labels], `token_logits` [batch, seq, most labels], `embedding` [batch, hidden]. Columns
+            beyond the labels of a row's task are zero. Rows are padded on the right.
+        backbone: frozen weights; their bytes do not depend on the tasks.
+        tasks: prefix bank and heads.
+    """
+
+    model: onnx.ModelProto
+    backbone: TensorFile
+    tasks: TensorFile
+
+
+def build_graph(
+    weights: EncoderWeights,
+    cards: Sequence[TaskCard],
+    heads: Mapping[str, Head],
+    prompt: Prompt | None,
+    pooling: str,
+) -> Graph:
+    """Write the graph.
+
+    Args:
+        weights: the frozen encoder.
+        cards: the tasks; the place in this sequence is the `task_id`.
+        heads: task name -> head, for every task but those of retrieval.
+        prompt: prefixes; None for a plain encoder.
+        pooling: what sequence heads read: "cls" (the first piece) or "mean" (over real pieces).
+    """
+    return _Writer(weights, cards, heads, prompt, pooling).write()
+
+
+class _Writer:
+    """Grows the graph node by node; a tensor in the graph is known by its name."""
+
+    def __init__(
+        self,
+        weights: EncoderWeights,
+        cards: Sequence[TaskCard],
+        heads: Mapping[str, Head],
+        prompt: Prompt | None,
+        pooling: str,
+    ) -> None:
+        self.weights, self.cards, self.heads, self.prompt, self.pooling = weights, cards, heads, prompt, pooling
+        self.backbone, self.tasks = TensorFile("backbone.bin"), TensorFile("tasks.bin")
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: dict[str, TensorProto] = {}
+
+    def write(self) -> Graph:
+        states = self.encoder()
+        kinds = {OUTPUTS[card.kind] for card in self.cards}
+        mean = None
+        if "embedding" in kinds or ("sequence_logits" in kinds and self.pooling == "mean"):
+            mean = self.mean(states)
+        results = []
+        if "sequence_logits" in kinds:
+            if mean is None or self.pooling == "cls":
+                read = self.node("Slice", [states, *(self.integers([n]) for n in (0, 1, 1))], "first_piece")
+            else:
+                read = mean
+            results.append(self.heads_of("sequence_logits", read, ["batch"]))
+        if "token_logits" in kinds:
+            results.append(self.heads_of("token_logits", states, ["batch", "seq"]))
+        if "embedding" in kinds and mean is not None:
+            results.append(self.unit_vector(mean))
+        ids = ["input_ids", "token_type_ids"] if self.weights.token_types else ["input_ids"]
+        inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "seq"]) for name in ids]
+        inputs += [helper.make_tensor_value_info(n, TensorProto.INT64, ["batch"]) for n in ("lengths", "task_id")]
+        graph = helper.make_graph(self.nodes, "polyprompt", inputs, results, list(self.initializers.values()))
+        opset = helper.make_opsetid("", OPSET)
+        version = helper.find_min_ir_version_for([opset])
+        model = helper.make_model(graph, opset_imports=[opset], ir_version=version, producer_name="polyprompt")
+        return Graph(model, self.backbone, self.tasks)
+
+    def encoder(self) -> str:
+        """Hidden states of the last layer, [batch, seq, hidden]."""
+        states = self.embeddings()
+        row, keys = None, None
+        if self.prompt is not None:
+            row = self.row_of_task("task_prompt", [self.prompt.rows[card.name] for card in self.cards])
+            keys = self.node("Add", ["lengths", self.integers([self.prompt.slots])], "key_lengths")
+        for number, layer in enumerate(self.weights.layers):
+            name = f"layer.{number}"
+            mixed = self.attention(name, number, layer, states, row, keys)
+            mixed = self.linear(f"{name}.attention_output", mixed, layer.attention_output)
+            states = self.norm(f"{name}.attention_norm", self.node("Add", [mixed, states]), layer.attention_norm)
+            inner = self.node("Gelu", [self.linear(f"{name}.ffn_in", states, layer.ffn_in)])
+            outer = self.linear(f"{name}.ffn_out", inner, layer.ffn_out)
+            states = self.norm(f"{name}.ffn_norm", self.node("Add", [outer, states]), layer.ffn_norm)
+        return states
+
+    def embeddings(self) -> str:
+        """Normalised sum of the embeddings of piece, position and type, at hidden width, [batch, seq, hidden]."""
+        weights = self.weights
+        total = self.node("Gather", [self.frozen("word", weights.word), "input_ids"], "word_embedding")
+        table = self.frozen("position", weights.position)
+        end = self.node("Shape", ["input_ids"], start=1, end=2)
+        if weights.first_position:
+            end = self.node("Add", [end, self.integers([weights.first_position])])
+        position = self.node("Slice", [table, self.integers([weights.first_position]), end], "position_embedding")
+        total = self.node("Add", [total, position])
+        if weights.token_type is not None:
+            kind = self.frozen("token_type", weights.token_type)
+            total = self.node(
+                "Add", [total, self.node("Gather", [kind, "token_type_ids"]) if weights.token_types else kind]
+            )
+        total = self.norm("embedding_norm", total, weights.embedding_norm)
+        return total if weights.projection is None else self.linear("projection", total, weights.projection)
+
+    def attention(self, name: str, number: int, layer: Layer, states: str, row: str | None, keys: str | None) -> str:
+        """Self-attention of one layer, with the prefix of each row's task where the layer has one.
+
+        Args:
+            states: [batch, seq, hidden]. row: of the prefix bank, [batch]. keys: real pieces and slots, [batch].
+        """
+        qkv = self.linear(f"{name}.qkv", states, layer.qkv)
+        query, key, value = self.split(qkv)
+        if self.prompt is None or row is None or keys is None or number not in self.prompt.layers:
+            return self.attend(f"{name}.attention", query, key, value, "lengths")
+        place = self.prompt.layers.index(number)
+        prompts, _, _, heads, slots, head_dim = self.prompt.bank.shape
+        flat = self.prompt.bank[:, place].transpose(1, 0, 3, 2, 4).reshape(2, prompts, slots, heads * head_dim)
+        prefix_key, prefix_value = (
+            self.node("Gather", [self.trained(f"{name}.prefix_{kind}", bank), row])
+            for kind, bank in zip(("key", "value"), flat, strict=True)
+        )
+        if self.prompt.gated:
+            own = self.attend(f"{name}.attention", query, key, value, "lengths")
+            return self.node("Add", [own, self.attend(f"{name}.prefix_attention", query, prefix_key, prefix_value)])
+        key = self.node("Concat", [prefix_key, key], axis=1)
+        value = self.node("Concat", [prefix_value, value], axis=1)
+        return self.attend(f"{name}.attention", query, key, value, keys)
+
+    def attend(self, name: str, query: str, key: str, value: str, lengths: str | None = None) -> str:
+        inputs = [query, key, value] if lengths is None else [query, key, value, "", "", "", lengths]
+        heads = self.weights.heads
+        return self.node("Attention", inputs, name, q_num_heads=heads, kv_num_heads=heads)
+
+    def mean(self, states: str) -> str:
+        """Mean of the hidden states over real pieces, [batch, 1, hidden]."""
+        seq = self.node("Squeeze", [self.node("Shape", ["input_ids"], start=1, end=2)])
+        places = self.node("Range", [self.integers(0), seq, self.integers(1)])
+        lengths = self.node("Unsqueeze", ["lengths", self.integers([1])])
+        real = self.node("Cast", [self.node("Less", [places, lengths])], to=TensorProto.FLOAT)
+        share = self.node("Div", [real, self.node("Cast", [lengths], to=TensorProto.FLOAT)])
+        return self.node("MatMul", [self.node("Unsqueeze", [share, self.integers([1])]), states], "mean")
+
+    def heads_of(self, output: str, states: str, shape: list[str]) -> onnx.ValueInfoProto:
+        """The head of each row's task on hidden states [batch, rows, hidden]; one row is squeezed away."""
+        cards = [card for card in self.cards if OUTPUTS[card.kind] == output]
+        width = max(len(self.heads[card.name].bias) for card in cards)
+        weight = np.zeros((len(cards), self.weights.hidden, width), np.float32)
+        bias = np.zeros((len(cards), 1, width), np.float32)
+        for number, card in enumerate(cards):
+            head = self.heads[card.name]
+            weight[number, :, : len(head.bias)], bias[number, :, : len(head.bias)] = head.weight.T, head.bias
+        # A task of another output has no row here: its result is not read, row 0 stands in.
+        row = self.row_of_task(f"{output}.head", [cards.index(card) if card in cards else 0 for card in self.cards])
+        product = self.node("MatMul", [states, self.node("Gather", [self.trained(f"{output}.weight", weight), row])])
+        total = [product, self.node("Gather", [self.trained(f"{output}.bias", bias), row])]
+        if len(shape) == 2:
+            self.node("Add", total, output)
+        else:
+            self.node("Squeeze", [self.node("Add", total), self.integers([1])], output)
+        return helper.make_tensor_value_info(output, TensorProto.FLOAT, [*shape, width])
+
+    def unit_vector(self, mean: str) -> onnx.ValueInfoProto:
+        """The mean [batch, 1, hidden] at length one."""
+        vector = self.node("Squeeze", [mean, self.integers([1])])
+        length = self.node("ReduceL2", [vector, self.integers([1])], keepdims=1)
+        floor = self.constant("least_length", np.array(1e-12, np.float32))  # as torch.nn.functional.normalize
+        self.node("Div", [vector, self.node("Max", [length, floor])], "embedding")
+        return helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", self.weights.hidden])
+
+    def row_of_task(self, name: str, rows: Sequence[int]) -> str:
+        """Look up each batch row's entry of a bank by its task, [batch].
+
+        The map is in the graph itself: shape inference wants the values of integers and reads no other file.
+        """
+        return self.node("Gather", [self.constant(name, np.array(rows, np.int64)), "task_id"])
+
+    def split(self, qkv: str) -> list[str]:
+        names = [f"{qkv}.{part}" for part in ("query", "key", "value")]
+        self.nodes.append(helper.make_node("Split", [qkv], names, name=f"{qkv}.split", axis=-1, num_outputs=3))
+        return names
+
+    def linear(self, name: str, states: str, linear: Linear) -> str:
+        product = self.node("MatMul", [states, self.frozen(f"{name}.weight", linear.weight)])
+        return self.node("Add", [product, self.frozen(f"{name}.bias", linear.bias)], name)
+
+    def norm(self, name: str, states: str, norm: Norm) -> str:
+        inputs = [states, self.frozen(f"{name}.scale", norm.scale), self.frozen(f"{name}.shift", norm.shift)]
+        return self.node("LayerNormalization", inputs, name, axis=-1, epsilon=self.weights.epsilon)
+
+    def frozen(self, name: str, array: Floats) -> str:
+        return self.constant(name, array, self.backbone)
+
+    def trained(self, name: str, array: Floats) -> str:
+        return self.constant(name, array, self.tasks)
+
+    def integers(self, values: int | Sequence[int]) -> str:
+        """A small int64 constant in the graph itself, where shape inference can see it."""
+        return self.constant(f"int64:{values}", np.array(values, np.int64))
+
+    def constant(self, name: str, array: NDArray[Any], file: TensorFile | None = None) -> str:
+        if name not in self.initializers:
+            tensor = numpy_helper.from_array(array, name) if file is None else file.add(name, array)
+            self.initializers[name] = tensor
+        return name
+
+    def node(self, operator: str, inputs: list[str], name: str | None = None, **attributes: Any) -> str:
+        """Add a node with one output, which has the node's name."""
+        name = name or f"{operator}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, inputs, [name], name=name, **attributes))
+        return name

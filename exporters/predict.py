@@ -1,0 +1,207 @@
+"""Ask a bundle: one text from the command line, or JSON lines in and out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pydantic import TypeAdapter, ValidationError
+from tabulate import tabulate
+
+from benchmarks.errors import PolypromptError, run_command
+from benchmarks.records import Example
+from benchmarks.task import Kind, TaskCard
+from exporters.bundle import CARD
+from exporters.session import PROVIDERS, Answer, Session, check_example
+
+LINES = 512
+"""Lines of JSON that are answered together."""
+
+_EXAMPLE = TypeAdapter(Example)
+_FIELDS = tuple(field.name for field in fields(Example))
+
+Question = tuple[str, Example]
+"""Name of a task and what is asked of it."""
+
+
+def record(card: TaskCard, example: Example, answer: Answer) -> dict[str, Any]:
+    """An answer as a JSON object.
+
+    Returns:
+        "id", "task", "prediction", and by kind. Classification: "scores" by label. Multiple choice, retrieval:
+        "choice", its text; "scores" or "cosine". Tagging: "scores", one a token. Span extraction: "start" and "end" in
+        characters of the context (null: no answer), "probability", and "no_answer", the score of "no answer" minus
+        that of the best answer (null: the context is empty).
+    """
+    prediction = answer.prediction
+    common = {"id": prediction.id, "task": card.name, "prediction": prediction.value}
+    scores = prediction.scores
+    if card.kind is Kind.CLASSIFICATION:
+        return common | {"scores": dict(zip(card.labels, scores, strict=True))}
+    if card.kind is Kind.CHOICE:
+        return common | {"choice": example.choices[int(str(prediction.value))], "scores": scores}
+    if card.kind is Kind.RETRIEVAL:
+        return common | {"choice": example.choices[int(str(prediction.value))], "cosine": scores[0]}
+    if card.kind is Kind.TAGGING:
+        return common | {"scores": scores}
+    if card.kind is Kind.SPAN:
+        start, end = answer.span or (None, None)
+        margin = scores[1] if math.isfinite(scores[1]) else None
+        return common | {"start": start, "end": end, "probability": scores[0], "no_answer": margin}
+    return common
+
+
+def sentence(card: TaskCard, example: Example, answer: Answer) -> str:
+    """An answer for a person to read."""
+    value, scores = answer.prediction.value, answer.prediction.scores
+    if card.kind is Kind.CLASSIFICATION:
+        return f"{value}\t{max(scores):.4f}"
+    if card.kind is Kind.CHOICE:
+        return f"{example.choices[int(str(value))]}\t{max(scores):.4f}"
+    if card.kind is Kind.RETRIEVAL:
+        return f"{example.choices[int(str(value))]}\tcosine {scores[0]:.4f}"
+    if card.kind is Kind.TAGGING:
+        tags = [str(tag) for tag in value] if isinstance(value, tuple) else []
+        rows = [(*row[:2], f"{row[2]:.4f}") for row in zip(example.tokens, tags, scores, strict=True)]
+        return tabulate(rows, tablefmt="plain", disable_numparse=True)
+    if card.kind is Kind.SPAN:
+        place = "no answer" if answer.span is None else f"{value}\tcharacters {answer.span[0]}-{answer.span[1]}"
+        return f"{place}\t{scores[0]:.4f}"
+    return f"{value:.4f}"
+
+
+def read_question(line: bytes, number: int, session: Session, task: str | None) -> Question:
+    """One line of JSON lines.
+
+    Args:
+        line: an object with the fields of `Example` and "task". number: of the line; stands in for a missing "id".
+        session: knows the tasks. task: of lines that name none.
+
+    Raises:
+        PolypromptError: not such an object, or not what its task reads; says what is wrong, not where.
+    """
+    try:
+        raw = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise PolypromptError(f"not JSON ({error})") from None
+    if not isinstance(raw, dict):
+        raise PolypromptError("not a JSON object")
+    name = raw.pop("task", task)
+    if not isinstance(name, str):
+        raise PolypromptError('names no task; add "task" to the line or --task to the command')
+    card = session.card(name)
+    unknown = [key for key in raw if key not in _FIELDS]
+    if unknown:
+        raise PolypromptError(f"unknown field {unknown[0]!r}; known are task, {', '.join(_FIELDS)}")
+    try:
+        example = _EXAMPLE.validate_python({"id": str(number)} | raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise PolypromptError(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from None
+    if "text" not in raw and card.kind is not Kind.TAGGING:
+        raise PolypromptError(f"task {name} ({card.kind}) needs text")
+    check_example(card, example)
+    return name, example
+
+
+def answer_lines(session: Session, source: BinaryIO, name: str, task: str | None) -> Iterator[dict[str, Any]]:
+    """Answers to JSON lines, in order; empty lines are passed over.
+
+    Args:
+        session: the bundle. source: the lines. name: of the source, for errors. task: of lines that name none.
+
+    Raises:
+        PolypromptError: a bad line; names it, after the answers to all lines before it.
+    """
+    lines = iter(enumerate(source, 1))
+    while block := list(islice(lines, LINES)):
+        questions: list[Question] = []
+        failure = None
+        for number, line in block:
+            try:
+                if line.strip():
+                    questions.append(read_question(line, number, session, task))
+            except PolypromptError as error:
+                failure = PolypromptError(f"{name}:{number}: {error}")
+                break
+        for (asked, example), answer in zip(questions, session.answer(questions), strict=True):
+            yield record(session.tasks[asked], example, answer)
+        if failure is not None:
+            raise failure
+
+
+def _asked(card: TaskCard, options: argparse.Namespace) -> Example:
+    """The question on the command line."""
+    tokens: Sequence[str] = ()
+    if card.kind is Kind.TAGGING:
+        try:
+            tokens = json.loads(options.tokens) if options.tokens else (options.text or "").split()
+        except ValueError as error:
+            raise PolypromptError(f"--tokens: not JSON ({error})") from None
+        if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
+            raise PolypromptError('--tokens: must be a JSON list of words such as ["Ada", "sings"]')
+    elif options.text is None:
+        raise PolypromptError(f"task {card.name} needs a text; write it behind the options in quotes")
+    return Example("1", options.text or "", options.pair, tuple(options.choices), tuple(tokens))
+
+
+def _answer_one(session: Session, options: argparse.Namespace) -> None:
+    name = options.task or next(iter(session.tasks))
+    if options.task is None and len(session.tasks) > 1:
+        raise PolypromptError(f"--task: say which; the bundle has {', '.join(session.tasks)}")
+    card = session.card(name)
+    example = _asked(card, options)
+    answer = session.answer([(name, example)])[0]
+    if options.json:
+        print(json.dumps(record(card, example, answer), ensure_ascii=False))
+    else:
+        print(sentence(card, example, answer))
+
+
+def _answer_file(session: Session, path: str, task: str | None) -> None:
+    try:
+        source = sys.stdin.buffer if path == "-" else Path(path).open("rb")
+    except OSError as error:
+        raise PolypromptError(f"--jsonl {path}: cannot be read ({error.strerror})") from None
+    with source:
+        for found in answer_lines(session, source, "stdin" if path == "-" else path, task):
+            print(json.dumps(found, ensure_ascii=False), flush=True)
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m exporters.predict", description=__doc__)
+    parser.add_argument("bundle", type=Path, help="bundle, or run folder with its export")
+    parser.add_argument("text", nargs="?", help="sentence, premise, question, or words for tagging")
+    parser.add_argument("--task", help="which task answers; may be left out where the bundle has one")
+    parser.add_argument("--pair", metavar="TEXT", help="second sentence, hypothesis, or context of a question")
+    parser.add_argument(
+        "--choices", nargs="+", default=(), metavar="TEXT", help="alternatives, or candidates of retrieval"
+    )
+    parser.add_argument("--tokens", metavar="JSON", help="words for tagging as a JSON list (default: split the text)")
+    parser.add_argument("--jsonl", nargs="?", const="-", metavar="FILE", help="answer JSON lines (default: from stdin)")
+    parser.add_argument("--json", action="store_true", help="print a JSON object instead of text")
+    parser.add_argument("--threads", type=int, help="of the runtime (default: one a core)")
+    parser.add_argument("--provider", default="cpu", help=f"{' or '.join(PROVIDERS)} (default: %(default)s)")
+    options = parser.parse_args()
+    exported = options.bundle / "export"
+    inside = not (options.bundle / CARD).is_file() and (exported / CARD).is_file()
+    session = Session(exported if inside else options.bundle, options.threads, options.provider)
+    if options.jsonl is None:
+        _answer_one(session, options)
+    elif options.text is not None:
+        raise PolypromptError("--jsonl: the questions come from there; leave the text away")
+    else:
+        _answer_file(session, options.jsonl, options.task)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

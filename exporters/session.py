@@ -1,0 +1,257 @@
+"""Text in, predictions out: a bundle on ONNX Runtime, without torch."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from benchmarks.errors import PolypromptError
+from benchmarks.records import Example, Prediction
+from benchmarks.task import Kind, TaskCard
+from exporters.bundle import MODEL, TOKENIZER, BundledTask, open_bundle
+from harness.decode import decode, locate
+from harness.features import Feature, TextEncoder, pad
+
+Floats = NDArray[np.float32]
+
+PROVIDERS: Mapping[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+TOKENS_A_BATCH = 4096
+"""Pieces of a batch, padding included: enough for a full load of the processor, little enough to stay in its caches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Rows of one task with what the model gave for them.
+
+    Attributes:
+        features: rows of all examples, in order; rows of an example are neighbours.
+        outputs: one array a row, as `harness.decode.decode` takes them.
+    """
+
+    features: list[Feature]
+    outputs: list[Floats]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A prediction with its place in the text.
+
+    Attributes:
+        prediction: as everywhere; its scores include every label's probability.
+        span: span extraction: begin and end of the answer in characters of the context; None for no answer and for
+            the other kinds.
+    """
+
+    prediction: Prediction
+    span: tuple[int, int] | None = None
+
+
+class Session:
+    """An opened bundle. One session answers for all of its tasks, in batches that may mix them.
+
+    Args:
+        bundle: folder written by `exporters.export`.
+        threads: of the runtime; None: one a core.
+        provider: "cpu" or "cuda".
+
+    Attributes:
+        tasks: task name -> card.
+
+    Raises:
+        PolypromptError: the bundle is missing or damaged, or the provider is not to be had.
+    """
+
+    def __init__(self, bundle: Path, threads: int | None = None, provider: str = "cpu") -> None:
+        self._card = open_bundle(bundle)
+        self._tasks = {task.card.name: task for task in self._card.tasks}
+        self.tasks: dict[str, TaskCard] = {name: task.card for name, task in self._tasks.items()}
+        self._encoder = TextEncoder(
+            Tokenizer.from_file(str(bundle / TOKENIZER)),
+            self._card.pad_id,
+            self._card.token_types,
+            self._card.max_positions,
+        )
+        self._runtime = _start(bundle / MODEL, threads, provider)
+
+    def predict(self, task: str, examples: Sequence[Example]) -> list[Prediction]:
+        """Predictions of one task, one an example, in order.
+
+        Raises:
+            PolypromptError: the bundle has no such task, or an example lacks what the task reads.
+        """
+        return self.predict_mixed([(task, example) for example in examples])
+
+    def predict_mixed(self, pairs: Sequence[tuple[str, Example]]) -> list[Prediction]:
+        """Predictions for pairs of task name and example, in order; rows of all tasks share batches."""
+        return [answer.prediction for answer in self.answer(pairs)]
+
+    def answer(self, pairs: Sequence[tuple[str, Example]]) -> list[Answer]:
+        """The same as `predict_mixed`, with the place of each extracted answer."""
+        places: dict[str, list[int]] = {}
+        for index, (name, example) in enumerate(pairs):
+            check_example(self.card(name), example)
+            places.setdefault(name, []).append(index)
+        examples = {name: [pairs[index][1] for index in indices] for name, indices in places.items()}
+        found: dict[int, Answer] = {}
+        for name, encoded in self.run(examples).items():
+            answers = self._decode(name, examples[name], encoded)
+            found.update(zip(places[name], answers, strict=True))
+        return [found[index] for index in range(len(pairs))]
+
+    def embed(self, texts: Sequence[str], task: str | None = None) -> Floats:
+        """Unit vectors of texts, [texts, hidden].
+
+        Args:
+            texts: one vector each.
+            task: whose prompt is used; None: that of the bundle's first retrieval task.
+
+        Raises:
+            PolypromptError: no such task, or no retrieval task in the bundle.
+        """
+        retrieval = [name for name, card in self.tasks.items() if card.kind is Kind.RETRIEVAL]
+        name = task or next(iter(retrieval), None)
+        if name is None or self.card(name).kind is not Kind.RETRIEVAL:
+            raise PolypromptError(
+                f"vectors come from retrieval tasks; in this bundle: {', '.join(retrieval) or 'none'}"
+            )
+        if not texts:
+            return np.zeros((0, self._card.backbone.hidden), np.float32)
+        return np.stack(self.run({name: [Example(id="", text=text) for text in texts]})[name].outputs)
+
+    def run(self, examples: Mapping[str, Sequence[Example]]) -> dict[str, Encoded]:
+        """Encode examples and run the model on all of them, shortest rows first, tasks mixed.
+
+        Args:
+            examples: task name -> its examples.
+
+        Returns:
+            The same names with their rows and outputs.
+        """
+        results = {
+            name: Encoded(features, [np.zeros(0, np.float32)] * len(features))
+            for name in examples
+            for features in [self._encoder.features(self.card(name), examples[name])]
+        }
+        rows = [(name, index, row) for name, encoded in results.items() for index, row in enumerate(encoded.features)]
+        rows.sort(key=lambda row: len(row[2]))
+        for batch in _batches([len(row) for _, _, row in rows]):
+            part = rows[batch]
+            outputs = self._run_batch([(self._tasks[name], feature) for name, _, feature in part])
+            for (name, index, _), output in zip(part, outputs, strict=True):
+                results[name].outputs[index] = output
+        return results
+
+    def _run_batch(self, rows: Sequence[tuple[BundledTask, Feature]]) -> list[Floats]:
+        padded = pad([feature for _, feature in rows], self._card.pad_id)
+        feeds = {
+            "input_ids": padded.input_ids,
+            "lengths": padded.lengths,
+            "task_id": np.array([task.task_id for task, _ in rows], np.int64),
+        }
+        if self._card.token_types:
+            feeds["token_type_ids"] = padded.type_ids
+        names = sorted({task.output for task, _ in rows})
+        results = dict(zip(names, self._runtime.run(names, feeds), strict=True))
+        outputs: list[Floats] = []
+        for number, (task, feature) in enumerate(rows):
+            output = results[task.output][number]
+            real = output[: len(feature), : task.columns] if output.ndim == 2 else output[: task.columns]
+            outputs.append(real.copy())  # a view would keep the whole batch alive
+        return outputs
+
+    def _decode(self, name: str, examples: Sequence[Example], encoded: Encoded) -> list[Answer]:
+        card = self.tasks[name]
+        features, outputs = encoded.features, encoded.outputs
+        if card.kind is Kind.RETRIEVAL:
+            vectors = {choices: self.embed(choices, name) for choices in {example.choices for example in examples}}
+            return [
+                Answer(decode(card, [example], [replace(feature, example=0)], [output], vectors[example.choices])[0])
+                for example, feature, output in zip(examples, features, outputs, strict=True)
+            ]
+        predictions = decode(card, examples, features, outputs)
+        if card.kind is not Kind.SPAN:
+            return [Answer(prediction) for prediction in predictions]
+        rows = groupby(zip(features, outputs, strict=True), key=lambda row: row[0].example)
+        spans = [locate(card, list(group))[0] for _, group in rows]
+        return [
+            Answer(prediction, span and _stripped(example.text_pair or "", span))
+            for example, prediction, span in zip(examples, predictions, spans, strict=True)
+        ]
+
+    def card(self, name: str) -> TaskCard:
+        """The card of a task.
+
+        Raises:
+            PolypromptError: the bundle has no such task; proposes one.
+        """
+        return self._task(name).card
+
+    def _task(self, name: str) -> BundledTask:
+        if name not in self._tasks:
+            near = difflib.get_close_matches(name, self._tasks, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise PolypromptError(f"the bundle has no task {name!r}, only {', '.join(self._tasks)}{hint}")
+        return self._tasks[name]
+
+
+def check_example(card: TaskCard, example: Example) -> None:
+    """See that an example has what its task reads.
+
+    Raises:
+        PolypromptError: names the field.
+    """
+    needs = {
+        Kind.CHOICE: ("choices", "the alternatives", not example.choices),
+        Kind.TAGGING: ("tokens", "the words", not example.tokens),
+        Kind.SPAN: ("text_pair", "the context that holds the answer", example.text_pair is None),
+        Kind.RETRIEVAL: ("choices", "the candidates", not example.choices),
+    }
+    field, what, lacking = needs.get(card.kind, ("", "", False))
+    if lacking:
+        raise PolypromptError(f"task {card.name} ({card.kind}) needs {field}, {what}")
+
+
+def _start(model: Path, threads: int | None, provider: str) -> onnxruntime.InferenceSession:
+    if provider not in PROVIDERS:
+        raise PolypromptError(f"--provider {provider}: unknown; choose one of {', '.join(PROVIDERS)}")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong is said below, once
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    wanted = PROVIDERS[provider]
+    got: list[str] = onnxruntime.get_available_providers()
+    if wanted in got:
+        try:
+            runtime = onnxruntime.InferenceSession(model, options, providers=[wanted], enable_fallback=0)
+        except Exception as error:  # the classes of onnxruntime's errors are not public
+            raise PolypromptError(f"{model}: ONNX Runtime cannot open it ({str(error).splitlines()[0]})") from None
+        got = runtime.get_providers()
+        if wanted in got:
+            return runtime
+    raise PolypromptError(f"--provider {provider}: not to be had here; ONNX Runtime offers {', '.join(got)}")
+
+
+def _batches(lengths: Sequence[int]) -> list[slice]:
+    """Neighbouring rows of ascending length, up to `TOKENS_A_BATCH` pieces with padding."""
+    batches, start = [], 0
+    for end in range(1, len(lengths) + 1):
+        if end == len(lengths) or (end + 1 - start) * lengths[end] > TOKENS_A_BATCH:
+            batches.append(slice(start, end))
+            start = end
+    return batches
+
+
+def _stripped(context: str, span: tuple[int, int]) -> tuple[int, int]:
+    """The span without white space at its ends, as its text is reported."""
+    text = context[span[0] : span[1]]
+    begin = span[0] + len(text) - len(text.lstrip())
+    return begin, begin + len(text.strip())

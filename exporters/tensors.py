@@ -1,0 +1,55 @@
+"""Tensors one behind the other in a file beside an ONNX graph that refers to them."""
+
+from __future__ import annotations
+
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+ALIGNMENT = 64
+"""Bytes; a cache line, so that a runtime can use the mapped file in place."""
+
+
+class TensorFile:
+    """Lays tensors out in the order in which they are added; equal tensors in equal order give equal bytes.
+
+    Args:
+        name: of the file, in the folder of the graph.
+
+    Attributes:
+        bytes: size of the file so far.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.bytes = 0
+        self._tensors: list[tuple[int, NDArray[Any]]] = []
+
+    def add(self, name: str, array: NDArray[Any]) -> TensorProto:
+        """Append a tensor.
+
+        Args:
+            name: of the initialiser in the graph.
+            array: float32 or int64, of any shape; it is read again by `write`.
+
+        Returns:
+            The initialiser, which holds no data but where to find it.
+        """
+        offset = -(-self.bytes // ALIGNMENT) * ALIGNMENT
+        self.bytes = offset + array.nbytes
+        self._tensors.append((offset, array))
+        tensor = TensorProto(name=name, dims=array.shape, data_type=helper.np_dtype_to_tensor_dtype(array.dtype))
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", self.name), ("offset", offset), ("length", array.nbytes)):
+            tensor.external_data.add(key=key, value=str(value))
+        return tensor
+
+    def write(self, file: BinaryIO) -> None:
+        """Write every tensor as little-endian rows, with zeros in the gaps."""
+        position = 0
+        for offset, array in self._tensors:
+            file.write(bytes(offset - position))
+            file.write(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
+            position = offset + array.nbytes

@@ -1,0 +1,80 @@
+"""Agreement of an exported bundle with the model that it was made from, on real rows of every task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from benchmarks.errors import PolypromptError
+from benchmarks.records import Example
+from benchmarks.task import Kind, TaskCard
+from exporters.bundle import Parity, TaskParity
+from exporters.session import Encoded, Floats, Session
+from harness.decode import decode
+from harness.features import Feature
+
+Reference = Callable[[TaskCard, Sequence[Feature]], list[Floats]]
+"""The original model: a task and its rows -> one output a row, as `harness.decode.decode` takes them."""
+
+Sample = Mapping[str, Sequence[Example]]
+"""Real examples of one task, by language."""
+
+
+def verify(session: Session, reference: Reference, samples: Mapping[str, Sample], atol: float) -> Parity:
+    """Compare all tasks at once, so that the batches of the session mix them.
+
+    Args:
+        session: the bundle.
+        reference: the original.
+        samples: task name -> examples by language.
+        atol: largest absolute difference allowed in any output value.
+
+    Returns:
+        The report.
+
+    Raises:
+        PolypromptError: the outputs of a task differ by more; names the worst task and its difference.
+    """
+    examples = {name: [row for rows in sample.values() for row in rows] for name, sample in samples.items()}
+    tasks = {}
+    for name, exported in session.run(examples).items():
+        card = session.tasks[name]
+        original = Encoded(exported.features, reference(card, exported.features))
+        pairs = zip(exported.outputs, original.outputs, strict=True)
+        worst = np.max([np.abs(ours - theirs).max(initial=0) for ours, theirs in pairs])
+        tasks[name] = TaskParity(
+            examples=len(examples[name]),
+            languages=list(samples[name]),
+            difference=float(np.nan_to_num(worst, nan=np.inf)),
+            agreement=_agreement(card, examples[name], exported, original),
+        )
+    last = max(tasks, key=lambda name: tasks[name].difference)
+    if tasks[last].difference > atol:
+        raise PolypromptError(
+            f"the exported graph differs from the original by {tasks[last].difference:.2g} on task {last}, more than "
+            f"--atol {atol:g} allows; nothing was written"
+        )
+    engine = f"onnxruntime {onnxruntime.__version__}"
+    return Parity(engine=engine, atol=atol, difference=tasks[last].difference, tasks=tasks)
+
+
+def _agreement(card: TaskCard, examples: Sequence[Example], ours: Encoded, theirs: Encoded) -> float:
+    """Share of equal predictions, 0..1; in retrieval of texts that have the same nearest other text."""
+    if card.kind is Kind.RETRIEVAL:
+        return float(np.mean(_nearest_other(ours.outputs) == _nearest_other(theirs.outputs)))
+    pairs = zip(
+        decode(card, examples, ours.features, ours.outputs),
+        decode(card, examples, theirs.features, theirs.outputs),
+        strict=True,
+    )
+    return float(np.mean([mine.value == other.value for mine, other in pairs]))
+
+
+def _nearest_other(vectors: Sequence[Floats]) -> NDArray[np.int64]:
+    cosines = np.stack(vectors) @ np.stack(vectors).T
+    np.fill_diagonal(cosines, -np.inf)
+    nearest: NDArray[np.int64] = cosines.argmax(1)
+    return nearest

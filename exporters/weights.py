@@ -1,0 +1,207 @@
+"""The weights of a frozen encoder under one set of names, whatever its family calls them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.errors import PolypromptError
+
+Floats = NDArray[np.float32]
+
+_BERT = {
+    "word": "embeddings.word_embeddings",
+    "position": "embeddings.position_embeddings",
+    "token_type": "embeddings.token_type_embeddings",
+    "embedding_norm": "embeddings.LayerNorm",
+    "query": "encoder.layer.{}.attention.self.query",
+    "key": "encoder.layer.{}.attention.self.key",
+    "value": "encoder.layer.{}.attention.self.value",
+    "attention_output": "encoder.layer.{}.attention.output.dense",
+    "attention_norm": "encoder.layer.{}.attention.output.LayerNorm",
+    "ffn_in": "encoder.layer.{}.intermediate.dense",
+    "ffn_out": "encoder.layer.{}.output.dense",
+    "ffn_norm": "encoder.layer.{}.output.LayerNorm",
+}
+_DISTILBERT = {
+    "word": "embeddings.word_embeddings",
+    "position": "embeddings.position_embeddings",
+    "embedding_norm": "embeddings.LayerNorm",
+    "query": "transformer.layer.{}.attention.q_lin",
+    "key": "transformer.layer.{}.attention.k_lin",
+    "value": "transformer.layer.{}.attention.v_lin",
+    "attention_output": "transformer.layer.{}.attention.out_lin",
+    "attention_norm": "transformer.layer.{}.sa_layer_norm",
+    "ffn_in": "transformer.layer.{}.ffn.lin1",
+    "ffn_out": "transformer.layer.{}.ffn.lin2",
+    "ffn_norm": "transformer.layer.{}.output_layer_norm",
+}
+_SETTINGS = {
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "activation": "hidden_act",
+    "epsilon": "layer_norm_eps",
+}
+
+
+@dataclass(frozen=True)
+class Family:
+    """What a family calls its parts.
+
+    Attributes:
+        modules: our name of a module -> its name in the state dict ({}: number of the layer).
+        settings: our name of a setting -> its name in config.json.
+    """
+
+    modules: Mapping[str, str]
+    settings: Mapping[str, str]
+
+
+FAMILIES: Mapping[str, Family] = {
+    "bert": Family(_BERT, _SETTINGS),
+    "camembert": Family(_BERT, _SETTINGS),
+    "distilbert": Family(_DISTILBERT, {"layers": "n_layers", "heads": "n_heads", "activation": "activation"}),
+    "electra": Family(_BERT | {"projection": "embeddings_project"}, _SETTINGS),
+    "roberta": Family(_BERT, _SETTINGS),
+    "xlm-roberta": Family(_BERT, _SETTINGS),
+}
+"""By model type."""
+
+DEFAULT_EPSILON = 1e-12
+"""Of the layer normalisation where the configuration has none: a constant in the code of DistilBERT."""
+
+
+@dataclass(frozen=True)
+class Norm:
+    """Layer normalisation: scale [width], shift [width]."""
+
+    scale: Floats
+    shift: Floats
+
+
+@dataclass(frozen=True)
+class Linear:
+    """`x @ weight + bias`: weight [in, out], bias [out]."""
+
+    weight: Floats
+    bias: Floats
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One transformer layer, normalised after each half.
+
+    Attributes:
+        qkv: queries, keys and values side by side, [hidden, 3 * hidden].
+        attention_output: [hidden, hidden]. attention_norm: of the sum with the input of the layer.
+        ffn_in: [hidden, inner]. ffn_out: [inner, hidden]. ffn_norm: of the sum with the output of the first half.
+    """
+
+    qkv: Linear
+    attention_output: Linear
+    attention_norm: Norm
+    ffn_in: Linear
+    ffn_out: Linear
+    ffn_norm: Norm
+
+
+@dataclass(frozen=True)
+class EncoderWeights:
+    """A whole encoder.
+
+    Attributes:
+        word: [vocabulary, embedding]. position: [positions, embedding].
+        first_position: row of `position` of the first piece.
+        token_type: [types, embedding]; one row where all pieces are of one type; None where the family has none.
+        embedding_norm: of the sum of the three.
+        projection: from embedding to hidden width, where they differ (ELECTRA).
+        layers: from the input up.
+        heads: attention heads a layer.
+        epsilon: of the layer normalisation.
+    """
+
+    word: Floats
+    position: Floats
+    first_position: int
+    token_type: Floats | None
+    embedding_norm: Norm
+    projection: Linear | None
+    layers: tuple[Layer, ...]
+    heads: int
+    epsilon: float
+
+    @property
+    def hidden(self) -> int:
+        """Width of the hidden states."""
+        return len(self.layers[0].attention_output.bias)
+
+    @property
+    def token_types(self) -> bool:
+        """True when pieces differ in type, so that the graph asks for it."""
+        return self.token_type is not None and len(self.token_type) > 1
+
+
+def read_weights(
+    config: Mapping[str, Any], state: Mapping[str, Floats], first_position: int, token_types: bool
+) -> EncoderWeights:
+    """Collect the weights of an encoder.
+
+    Args:
+        config: of the model, as config.json has it with every default filled in.
+        state: name -> float32 array, the state dict of the encoder without any head.
+        first_position: position of the first piece; behind the one of padding in RoBERTa and its kin, else 0.
+        token_types: whether pieces of the second text of a pair are marked; if not, all have type 0.
+
+    Raises:
+        PolypromptError: another family, another activation than exact GELU, or a weight that is not there.
+    """
+    kind = config["model_type"]
+    if kind not in FAMILIES:
+        raise PolypromptError(f"cannot export a {kind} encoder; supported: {', '.join(sorted(FAMILIES))}")
+    names = FAMILIES[kind].modules
+    settings = {ours: config[theirs] for ours, theirs in FAMILIES[kind].settings.items()}
+    if settings["activation"] != "gelu":
+        raise PolypromptError(f"cannot export an encoder with activation {settings['activation']}; supported: gelu")
+
+    def tensor(name: str) -> Floats:
+        if name not in state:
+            raise PolypromptError(f"cannot export: the {kind} encoder has no weight {name!r}")
+        return np.asarray(state[name], np.float32)
+
+    def module(name: str, layer: int) -> tuple[Floats, Floats]:
+        full = names[name].format(layer)
+        return tensor(f"{full}.weight"), tensor(f"{full}.bias")
+
+    def linear(*parts: str, layer: int = 0) -> Linear:
+        weights, biases = zip(*(module(name, layer) for name in parts), strict=True)
+        return Linear(np.concatenate(weights).T, np.concatenate(biases))
+
+    def norm(name: str, layer: int = 0) -> Norm:
+        return Norm(*module(name, layer))
+
+    types = tensor(f"{names['token_type']}.weight") if "token_type" in names else None
+    return EncoderWeights(
+        word=tensor(f"{names['word']}.weight"),
+        position=tensor(f"{names['position']}.weight"),
+        first_position=first_position,
+        token_type=types if token_types or types is None else types[:1],
+        embedding_norm=norm("embedding_norm"),
+        projection=linear("projection") if f"{names.get('projection')}.weight" in state else None,
+        layers=tuple(
+            Layer(
+                qkv=linear("query", "key", "value", layer=layer),
+                attention_output=linear("attention_output", layer=layer),
+                attention_norm=norm("attention_norm", layer),
+                ffn_in=linear("ffn_in", layer=layer),
+                ffn_out=linear("ffn_out", layer=layer),
+                ffn_norm=norm("ffn_norm", layer),
+            )
+            for layer in range(settings["layers"])
+        ),
+        heads=settings["heads"],
+        epsilon=settings.get("epsilon", DEFAULT_EPSILON),
+    )

@@ -1,0 +1,124 @@
+"""Key/value prefixes in the attention of a transformers encoder, through its attention interface."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+
+from benchmarks.errors import PolypromptError
+
+IMPLEMENTATION = "polyprompt"
+"""Name under which `attend` and `key_mask` are registered in transformers."""
+
+Record = list[tuple[nn.Module, Tensor, Tensor]]
+"""What `attend` writes down of each layer: its module, keys and values, both `[batch, head, seq, head_dim]`."""
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """The prefix of one forward pass.
+
+    Attributes:
+        tensor: `[layer, 2, batch or 1, head, slot, head_dim]` over the prompted layers only; 2 = key, value.
+        layers: indices of those layers in the encoder, ascending.
+        gated: False: keys and values are concatenated in front of the layer's own (P-Tuning v2, arXiv 2110.07602,
+            section 3). True: the prefix has a softmax of its own and its result is added,
+            `softmax(q K) V + softmax(q Pk) Pv` (LLaMA-Adapter, arXiv 2303.16199, section 3.2), with the gate, which
+            starts at zero, already folded into the values: a prefix of zero values changes nothing.
+    """
+
+    tensor: Tensor
+    layers: tuple[int, ...]
+    gated: bool = False
+
+
+def attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    prefix: Prefix | None = None,
+    record: Record | None = None,
+    **_: object,
+) -> tuple[Tensor, None]:
+    """The attention of one layer, with its part of a prefix. Called by transformers, never directly.
+
+    `prefix` and `record` are keywords of the model's forward, which transformers hands down to every layer. Activation
+    checkpointing must be non-reentrant: the reentrant kind drops the gradient of a tensor that arrives by keyword.
+
+    Args:
+        module: the attention module that asks.
+        query, key, value: `[batch, head, seq, head_dim]`.
+        attention_mask: from `key_mask`: `[batch, 1, 1, seq]`, True where a key may be seen; None when all may.
+        scaling: factor on the products; None means `1 / sqrt(head_dim)`.
+        dropout: probability with which an attention weight is dropped; 0 outside training.
+        prefix: keys and values that every row sees besides its own.
+        record: a list that gets this layer's module, keys and values.
+
+    Returns:
+        `[batch, seq, head, head_dim]`, and None in place of the attention weights.
+    """
+    if record is not None:
+        record.append((module, key, value))
+    added = None
+    if prefix is not None and module.layer_number in prefix.layers:
+        pair = prefix.tensor[prefix.layers.index(module.layer_number)].to(key.dtype)  # autocast leaves a prefix in fp32
+        front_key, front_value = pair.expand(-1, key.shape[0], -1, -1, -1)
+        if prefix.gated:
+            added = F.scaled_dot_product_attention(query, front_key, front_value, None, dropout, scale=scaling)
+        else:
+            key, value = torch.cat([front_key, key], 2), torch.cat([front_value, value], 2)
+            if attention_mask is not None:
+                attention_mask = F.pad(attention_mask, (front_key.shape[2], 0), value=True)
+    mixed = F.scaled_dot_product_attention(query, key, value, attention_mask, dropout, scale=scaling)
+    if added is not None:
+        mixed = mixed + added
+    return mixed.transpose(1, 2).contiguous(), None
+
+
+def key_mask(attention_mask: Tensor | None = None, **_: object) -> Tensor | None:
+    """The mask that `attend` gets. Called by transformers once a forward pass, never directly.
+
+    Without a mask function under the same name transformers hands on no mask at all, and padding is attended to.
+
+    Args:
+        attention_mask: `[batch, seq]`, non-zero where a token is real; None when nothing is padded.
+
+    Returns:
+        `[batch, 1, 1, seq]`, boolean; None for None.
+    """
+    return None if attention_mask is None else attention_mask[:, None, None, :].bool()
+
+
+AttentionInterface.register(IMPLEMENTATION, attend)
+AttentionMaskInterface.register(IMPLEMENTATION, key_mask)
+
+
+def number_layers(model: PreTrainedModel) -> None:
+    """Give each attention module of an encoder its index, `layer_number`, in the order of one recorded forward pass.
+
+    Args:
+        model: an encoder; from here on its attention is `attend`.
+
+    Raises:
+        PolypromptError: the model does not call the attention interface exactly once for each of its layers.
+    """
+    model.set_attn_implementation(IMPLEMENTATION)
+    record: Record = []
+    with torch.no_grad():
+        model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), record=record)
+    modules = [module for module, _, _ in record]
+    if len(set(modules)) != model.config.num_hidden_layers or len(modules) != model.config.num_hidden_layers:
+        raise PolypromptError(
+            f"{type(model).__name__} has {model.config.num_hidden_layers} layers but asks the attention interface of "
+            f"transformers for {len(modules)}: it cannot carry a prefix in every layer"
+        )
+    for number, module in enumerate(modules):
+        module.layer_number = number

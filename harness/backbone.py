@@ -1,0 +1,283 @@
+"""The frozen encoder with its tokenizer: loaded by name, run with or without a prefix."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import GatedRepoError, HFValidationError, HTTPError, RepositoryNotFoundError
+from safetensors import SafetensorError
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging
+
+from benchmarks.errors import PolypromptError
+from benchmarks.results import BackboneCard
+from harness.attention import Prefix, Record, number_layers
+from harness.embedded import EMBEDDED, locate, read_e5s1
+
+FAMILIES = ("bert", "roberta", "xlm-roberta", "electra", "distilbert", "camembert")
+"""Model types whose attention can carry a prefix."""
+
+POOLED = ("bert", "roberta", "xlm-roberta", "camembert")
+POSITIONS_AFTER_PAD = ("roberta", "xlm-roberta", "camembert")
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model")
+
+
+class Backbone(nn.Module):
+    """A frozen encoder and its tokenizer. Rows are padded on the right.
+
+    Attributes:
+        model: the encoder without a pooler, fp32, `requires_grad` off, in evaluation mode; its attention is `attend`.
+        tokenizer: neither truncates nor pads.
+        card: name, family, hash and shape.
+        pad_id: the piece that fills up short rows.
+        token_types: True when the tokenizer marks the second text of a pair with 1 and the encoder reads such marks.
+        max_positions: pieces of the longest row that the encoder takes, special tokens included.
+    """
+
+    def __init__(self, name: str, model: PreTrainedModel, tokenizer: Tokenizer) -> None:
+        """Freeze an encoder and put our attention in.
+
+        Args:
+            name: as the card is to show it.
+            model: an encoder of one of `FAMILIES`; changed in place.
+            tokenizer: its tokenizer; changed in place.
+
+        Raises:
+            PolypromptError: tokenizer and encoder do not fit each other, or the encoder cannot carry a prefix.
+        """
+        super().__init__()
+        config = model.config
+        pieces, rows = tokenizer.get_vocab_size(), model.get_input_embeddings().num_embeddings
+        if pieces > rows:
+            raise PolypromptError(f"{name}: its tokenizer has {pieces} pieces, its weights {rows}: they do not match")
+        self.model = model.requires_grad_(False).eval()
+        number_layers(model)
+        self.tokenizer = tokenizer
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self.pad_id: int = config.pad_token_id or 0
+        self.first_position = self.pad_id + 1 if config.model_type in POSITIONS_AFTER_PAD else 0
+        self.max_positions: int = config.max_position_embeddings - self.first_position
+        self.token_types = getattr(config, "type_vocab_size", 0) > 1 and any(tokenizer.encode("a", "b").type_ids)
+        self.card = BackboneCard(
+            name=name,
+            family=config.model_type,
+            sha256=_hash(model),
+            parameters=model.num_parameters(),
+            layers=config.num_hidden_layers,
+            heads=config.num_attention_heads,
+            hidden=config.hidden_size,
+        )
+
+    @property
+    def layers(self) -> int:
+        """Number of layers."""
+        return self.card.layers
+
+    @property
+    def heads(self) -> int:
+        """Attention heads of a layer."""
+        return self.card.heads
+
+    @property
+    def hidden(self) -> int:
+        """Width of a hidden state."""
+        return self.card.hidden
+
+    @property
+    def head_dim(self) -> int:
+        """Width of a key or value of one head."""
+        return self.card.hidden // self.card.heads
+
+    def forward(
+        self, input_ids: Tensor, lengths: Tensor, type_ids: Tensor | None = None, prefix: Prefix | None = None
+    ) -> Tensor:
+        """Run the encoder.
+
+        Args:
+            input_ids: `[batch, seq]`; what stands behind a row's length does not matter.
+            lengths: `[batch]`, real pieces of each row. Best kept on the CPU: the device is then not waited for.
+            type_ids: `[batch, seq]`, which text of a pair a piece is of; not used unless `token_types`.
+            prefix: keys and values that every row sees besides its own; the positions of the row still start at 0.
+
+        Returns:
+            Hidden states of the last layer, `[batch, seq, hidden]`; without meaning behind a row's length.
+
+        Raises:
+            PolypromptError: the rows are longer than the encoder's positions.
+        """
+        return self._run(input_ids, lengths, type_ids, prefix, None)
+
+    @torch.no_grad()
+    def keys_values(self, input_ids: Tensor, lengths: Tensor, type_ids: Tensor | None = None) -> Tensor:
+        """Keys and values of every layer, without gradients.
+
+        Args:
+            input_ids, lengths, type_ids: as for `forward`.
+
+        Returns:
+            `[layer, 2, batch, head, seq, head_dim]`, 2 = key, value; without meaning behind a row's length.
+        """
+        record: Record = []
+        self._run(input_ids, lengths, type_ids, None, record)
+        return torch.stack([torch.stack([key, value]) for _, key, value in record])
+
+    def _run(
+        self,
+        input_ids: Tensor,
+        lengths: Tensor,
+        type_ids: Tensor | None,
+        prefix: Prefix | None,
+        record: Record | None,
+    ) -> Tensor:
+        length = input_ids.shape[1]
+        if length > self.max_positions:
+            raise PolypromptError(f"a row of {length} pieces, but {self.card.name} takes {self.max_positions} at most")
+        places = torch.arange(length, device=input_ids.device)
+        # Without a mask the fused attention kernels are faster, so none is passed when no row is padded.
+        padded = bool((lengths < length).any())
+        states: Tensor = self.model(
+            input_ids=input_ids,
+            attention_mask=places < lengths.to(input_ids.device)[:, None] if padded else None,
+            # Given outright: RoBERTa's own rule counts pieces that differ from the pad piece, and so trips over a row
+            # whose text has that piece. For all other rows the two agree.
+            position_ids=(places + self.first_position)[None],
+            prefix=prefix,
+            record=record,
+            **({"token_type_ids": type_ids} if self.token_types else {}),
+        ).last_hidden_state
+        return states
+
+
+def load_backbone(name: str) -> Backbone:
+    """Load a frozen encoder and its tokenizer.
+
+    Args:
+        name: a key of `harness.embedded.EMBEDDED`, a Hugging Face folder, or the id of a model on the hub.
+
+    Raises:
+        PolypromptError: no such model, an unsupported family (found out before any weights are loaded), or a
+            configuration, safetensors weights or tokenizer that is missing or damaged.
+    """
+    source, shown = Path(name).expanduser(), name
+    if name in EMBEDDED:
+        source = locate(name)
+    elif source.is_dir():
+        shown = source.resolve().name
+    elif source.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise PolypromptError(
+            f"{name}: no such folder; a backbone is a folder, a hub id or one of: {', '.join(EMBEDDED)}"
+        )
+    else:
+        _check_config(name, _download(name, ["config.json"]))
+        source = _download(
+            name, ["config.json", "model*.safetensors*", "tokenizer*", "*vocab*", "merges.txt", "*.model"]
+        )
+    with _quiet():
+        return Backbone(shown, *(read_e5s1(source) if source.is_file() else _read_folder(name, source)))
+
+
+def _download(name: str, patterns: list[str]) -> Path:
+    """The folder of a hub model with the files that match, from the cache where the hub is out of reach."""
+    near = difflib.get_close_matches(name, EMBEDDED, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]}?" if near else f"names that need no download: {', '.join(EMBEDDED)}"
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=["*/*"]))
+    except GatedRepoError:
+        raise PolypromptError(f"{name}: the hub keeps this model for users who accepted its terms; log in") from None
+    except (RepositoryNotFoundError, HFValidationError):
+        raise PolypromptError(f"{name}: no folder, and no public model on the hub, has this name; {hint}") from None
+    except (OSError, HTTPError):
+        raise PolypromptError(
+            f"{name}: no folder has this name, and the hub, where it might be, cannot be reached; {hint}"
+        ) from None
+
+
+def _check_config(name: str, folder: Path) -> str:
+    """The family of a model, or why it cannot be used."""
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_bytes())
+        family = config["model_type"]
+    except FileNotFoundError:
+        raise PolypromptError(f"{name}: no config.json there; a backbone is a Hugging Face folder") from None
+    except (ValueError, KeyError, TypeError):
+        raise PolypromptError(f"{path}: not the configuration of a model: no JSON object with a model_type") from None
+    if family not in FAMILIES:
+        raise PolypromptError(f"{name}: the family {family} is not supported; supported: {', '.join(FAMILIES)}")
+    if config.get("is_decoder") or config.get("position_embedding_type", "absolute") != "absolute":
+        raise PolypromptError(f"{name}: only encoders with absolute positions are supported, see {path.name}")
+    return str(family)
+
+
+def _read_folder(name: str, folder: Path) -> tuple[PreTrainedModel, Tokenizer]:
+    family = _check_config(name, folder)
+    if not any(folder.glob("*.safetensors")):
+        raise PolypromptError(
+            f"{name}: no *.safetensors there; other weights may hold code and are not read: convert them with "
+            "save_pretrained of transformers"
+        )
+    if not any((folder / file).is_file() for file in VOCABULARIES):
+        raise PolypromptError(f"{name}: no tokenizer there; one of these files is needed: {', '.join(VOCABULARIES)}")
+    try:
+        model, report = AutoModel.from_pretrained(
+            folder,
+            config=AutoConfig.from_pretrained(folder, trust_remote_code=False),
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+            **({"add_pooling_layer": False} if family in POOLED else {}),
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise PolypromptError(f"{name}: its weights cannot be loaded ({_first_line(error)})") from None
+    if missing := sorted(report["missing_keys"]):  # transformers would go on with random weights in their place
+        raise PolypromptError(f"{name}: its weights lack {len(missing)} tensors, {missing[0]} first")
+    return model, _read_tokenizer(name, folder)
+
+
+def _read_tokenizer(name: str, folder: Path) -> Tokenizer:
+    try:
+        if (folder / "tokenizer.json").is_file():
+            return Tokenizer.from_file(str(folder / "tokenizer.json"))
+        fast = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        return fast.backend_tokenizer
+    except Exception as error:  # the Rust library raises plain Exception
+        raise PolypromptError(f"{name}: its tokenizer cannot be loaded ({_first_line(error)})") from None
+
+
+def _hash(model: PreTrainedModel) -> str:
+    """SHA-256 over name, shape and fp32 values of each parameter, sorted by name: the file format does not matter."""
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        digest.update(f"{name} {list(parameter.shape)}\n".encode())
+        digest.update(parameter.detach().float().cpu().flatten().numpy())
+    return digest.hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers from reporting on weights that are left out on purpose, such as the pooler's."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

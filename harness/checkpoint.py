@@ -1,0 +1,76 @@
+"""The state of a training, complete or absent on disk, and enough to go on as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+from torch.optim import Optimizer
+
+from benchmarks.errors import PolypromptError
+from benchmarks.files import write_atomic
+
+
+class Progress(BaseModel):
+    """How far a training is.
+
+    Attributes:
+        step: steps done. examples: rows seen. seconds: spent in training. interruptions: times it was continued.
+        curve: (step, smoothed loss, smoothed share of right answers) every few steps.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    step: int = 0
+    examples: int = 0
+    seconds: float = 0.0
+    interruptions: int = 0
+    loss: float | None = None
+    score: float | None = None
+    curve: list[tuple[int, float, float]] = []
+
+
+def save_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer, progress: Progress, identity: str) -> None:
+    """Write trained weights, optimiser state and progress as one safetensors file, atomically."""
+    tensors = {f"model.{name}": weight.detach() for name, weight in _trained(model).items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
+    metadata = {"progress": progress.model_dump_json(), "identity": identity}
+    write_atomic(path, save({name: value.contiguous().cpu() for name, value in tensors.items()}, metadata))
+
+
+def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer, identity: str) -> Progress:
+    """Put weights and optimiser state back.
+
+    Raises:
+        PolypromptError: damaged, or of a run with other settings.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (OSError, SafetensorError) as error:
+        raise PolypromptError(f"{path}: damaged checkpoint ({error}); remove it to train from the start") from None
+    if metadata["identity"] != identity:
+        raise PolypromptError(f"{path}: belongs to a run with other settings or data; choose another --name")
+    with torch.no_grad():
+        for name, weight in _trained(model).items():
+            weight.copy_(tensors[f"model.{name}"])
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, field = name.split(".")
+            state.setdefault(int(index), {})[field] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    progress = Progress.model_validate(json.loads(metadata["progress"]))
+    progress.interruptions += 1
+    return progress
+
+
+def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}

@@ -1,0 +1,142 @@
+"""What is asked of a run: one record, from defaults, a TOML file and the command line, in that order."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from benchmarks.errors import PolypromptError
+from benchmarks.files import write_atomic
+from harness.mixture import Sampling
+from harness.model import Pooling
+from harness.prompt import Init
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class RunConfig(BaseModel):
+    """The settings of a run; the names are those of the command line with underscores.
+
+    Attributes:
+        suite: suites to learn together. tasks: a part of their tasks; empty: all.
+        languages: a part of the evaluation languages; empty: all that are found.
+        backbone: hub id, local folder or embedded name.
+        method: see `harness.methods`.
+        prompt_length: slots a layer. prompt_layers: see `harness.prompt.parse_layers`. init: see `harness.prompt.Init`.
+        reparameterise: make the prompt by an MLP. prompt_dropout: on the prompt, in training.
+        pooling: what sequence heads read.
+        sampling, temperature: how tasks are mixed.
+        epochs: passes over all training rows in the mean; None: the method's default. max_steps: stop there.
+        batch: examples a step. learning_rate, weight_decay: of AdamW; None: the method's.
+        max_train, max_eval: at most so many examples a task (and language), drawn by a fixed seed; None: all.
+        precision: "auto" is bf16 autocast where the processor computes in bf16, else fp32.
+        seed: of initialisation, order and dropout.
+        data_dir: folder with the official files; None: the hub.
+        files: "task.split" -> files read in place of the official ones.
+        skip_missing: leave out tasks and languages whose files are missing.
+        checkpoint_seconds: time between checkpoints.
+        out: folder of runs. name: folder of this run in it; None: made from the settings.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    suite: list[str] = []
+    tasks: list[str] = []
+    languages: list[str] = []
+    backbone: str = "minilm-l6-en"
+    method: str = "ptuning-v2"
+    prompt_length: Positive = 16
+    prompt_layers: str = "all"
+    init: Init = Init.KV
+    reparameterise: bool = False
+    prompt_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    pooling: Pooling = Pooling.CLS
+    sampling: Sampling = Sampling.PROPORTIONAL
+    temperature: Annotated[float, Field(ge=1)] = 2.0
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    max_steps: Positive | None = None
+    batch: Positive = 32
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    weight_decay: Annotated[float, Field(ge=0)] | None = None
+    max_train: Positive | None = None
+    max_eval: Positive | None = None
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    seed: Annotated[int, Field(ge=0)] = 0
+    data_dir: Path | None = None
+    files: dict[str, list[str]] = {}
+    skip_missing: bool = False
+    checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0
+    out: Path = Path("runs")
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
+
+    @property
+    def identity(self) -> str:
+        """A hash of everything that decides the result: equal settings have equal identities."""
+        where = {"out", "name", "checkpoint_seconds"}
+        text = json.dumps(self.model_dump(mode="json", exclude=where), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        backbone = Path(self.backbone).name
+        made = "-".join(["+".join(self.suite), self.method, backbone, f"s{self.seed}", self.identity])
+        return self.out / (self.name or made)
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """What was cut for time."""
+        cuts = {"max_train": self.max_train, "max_eval": self.max_eval, "max_steps": self.max_steps}
+        return {name: value for name, value in cuts.items() if value is not None}
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings of a TOML file; keys may be written with hyphens, as on the command line.
+
+    Raises:
+        PolypromptError: absent or not TOML; names file and place.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise PolypromptError(f"{path}: cannot be read ({error})") from None
+    except tomllib.TOMLDecodeError as error:
+        raise PolypromptError(f"{path}: not valid TOML: {error}") from None
+    return {key.replace("-", "_"): value for key, value in raw.items()}
+
+
+def make_config(settings: dict[str, Any], source: str) -> RunConfig:
+    """Settings checked against the schema.
+
+    Args:
+        settings: name -> value. source: where they come from, for the error.
+
+    Raises:
+        PolypromptError: unknown name or bad value; names it.
+    """
+    try:
+        return RunConfig.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = "--" + ".".join(str(part) for part in first["loc"]).replace("_", "-")
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(name.replace("_", "-") for name in RunConfig.model_fields)
+            raise PolypromptError(f"{source}: {option[2:]} is no setting; known are {known}") from None
+        raise PolypromptError(f"{source}: {option} {first['input']!r}: {first['msg']}") from None
+
+
+def load_config(path: Path) -> RunConfig:
+    """The config.toml of a run."""
+    return make_config(read_settings(path), str(path))
+
+
+def save_config(config: RunConfig, path: Path) -> None:
+    """Write every setting, defaults included, so that the run does not change when a default does."""
+    settings = {key: value for key, value in config.model_dump(mode="json").items() if value is not None}
+    write_atomic(path, tomli_w.dumps(settings))

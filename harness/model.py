@@ -1,0 +1,78 @@
+"""A frozen backbone with its prompt and one head a task."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from benchmarks.task import Kind, TaskCard
+from harness.attention import Prefix
+from harness.backbone import Backbone
+from harness.prompt import DeepPrompt
+
+
+class Pooling(StrEnum):
+    """What a sequence head reads: the first token, or the mean over real tokens."""
+
+    CLS = "cls"
+    MEAN = "mean"
+
+
+def make_head(card: TaskCard, hidden: int) -> nn.Linear | None:
+    """The linear head of a task; None for retrieval, which reads the encoder itself."""
+    widths = {Kind.REGRESSION: 1, Kind.CHOICE: 1, Kind.SPAN: 2}
+    if card.kind is Kind.RETRIEVAL:
+        return None
+    head = nn.Linear(hidden, widths.get(card.kind, len(card.labels)))
+    nn.init.normal_(head.weight, std=0.02)
+    nn.init.zeros_(head.bias)
+    return head
+
+
+class PromptedModel(nn.Module):
+    """What a method trains and what an export writes.
+
+    Args:
+        backbone: the encoder.
+        prompt: None for methods without one.
+        cards: the tasks; every one but retrieval gets a head.
+        pooling: what sequence heads read.
+    """
+
+    def __init__(self, backbone: Backbone, prompt: DeepPrompt | None, cards: list[TaskCard], pooling: Pooling) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.prompt = prompt
+        self.pooling = pooling
+        heads = {card.name: make_head(card, backbone.hidden) for card in cards}
+        self.heads = nn.ModuleDict({name: head for name, head in heads.items() if head is not None})
+
+    def prefix(self) -> Prefix | None:
+        """The prefix of a pass, None without a prompt."""
+        return None if self.prompt is None else self.prompt()
+
+    def outputs(self, card: TaskCard, input_ids: Tensor, lengths: Tensor, type_ids: Tensor | None = None) -> Tensor:
+        """One pass of a homogeneous batch.
+
+        Args:
+            card: the task of every row.
+            input_ids: [rows, seq], padded on the right. lengths: [rows]. type_ids: [rows, seq].
+
+        Returns:
+            Classification: logits [rows, labels]. Regression, multiple choice: [rows, 1]. Tagging: [rows, seq, labels].
+            Span extraction: logits of begin and end [rows, seq, 2]. Retrieval: unit vectors [rows, hidden].
+        """
+        states = self.backbone(input_ids, lengths, type_ids, self.prefix())
+        if card.kind is Kind.RETRIEVAL:
+            return functional.normalize(_mean(states, lengths), dim=-1)
+        if card.kind in (Kind.TAGGING, Kind.SPAN):
+            return self.heads[card.name](states)
+        return self.heads[card.name](states[:, 0] if self.pooling is Pooling.CLS else _mean(states, lengths))
+
+
+def _mean(states: Tensor, lengths: Tensor) -> Tensor:
+    real = torch.arange(states.shape[1], device=states.device) < lengths[:, None]
+    return (states * real[..., None]).sum(1) / lengths[:, None]

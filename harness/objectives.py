@@ -1,0 +1,118 @@
+"""What is learned: targets and loss of each kind of task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from benchmarks.records import Example
+from benchmarks.task import Kind, TaskCard
+from harness.features import Feature
+
+Gold = TypeVar("Gold")
+Target = int | float | tuple[int, int] | NDArray[np.int64]
+
+IGNORED = -100
+"""Class index that cross-entropy skips: padding and pieces that are not the first of their word."""
+
+
+def make_targets(card: TaskCard, examples: Sequence[Example], features: Sequence[Feature]) -> list[Target]:
+    """The target of every row.
+
+    Returns:
+        One a feature. Classification: index of the label. Regression: the number. Multiple choice: index of the right
+        alternative (repeated for each row of the example). Tagging: indices of the tags of the words read in this row.
+        Span extraction: first and last piece of the first answer, (0, 0) when it is not wholly in this window.
+    """
+    index = {label: number for number, label in enumerate(card.labels)}
+    targets: list[Target] = []
+    for feature in features:
+        example = examples[feature.example]
+        if card.kind is Kind.CLASSIFICATION:
+            targets.append(index[_given(example, example.label)])
+        elif card.kind is Kind.REGRESSION:
+            targets.append(_given(example, example.target))
+        elif card.kind is Kind.CHOICE:
+            targets.append(int(_given(example, example.label)))
+        elif card.kind is Kind.TAGGING:
+            tags = _given(example, example.tags)
+            assert feature.words is not None
+            targets.append(np.array([index[tags[word]] for word in feature.words], np.int64))
+        else:
+            targets.append(_answer_pieces(example, feature))
+    return targets
+
+
+def _given(example: Example, gold: Gold | None) -> Gold:
+    if gold is None:
+        raise ValueError(f"example {example.id} of a training split is not labelled")
+    return gold
+
+
+def _answer_pieces(example: Example, feature: Feature) -> tuple[int, int]:
+    answers = _given(example, example.answers)
+    spans = feature.spans
+    assert spans is not None
+    if not answers:
+        return 0, 0
+    start, end = answers[0].start, answers[0].start + len(answers[0].text)
+    inside = (spans[:, 0] >= 0) & (spans[:, 1] > start) & (spans[:, 0] < end)
+    pieces = np.flatnonzero(inside)
+    whole = len(pieces) and spans[pieces[0], 0] <= start and spans[pieces[-1], 1] >= end
+    return (int(pieces[0]), int(pieces[-1])) if whole else (0, 0)
+
+
+def collate(card: TaskCard, features: Sequence[Feature], targets: Sequence[Target], seq: int) -> Tensor:
+    """Targets of a batch as a tensor.
+
+    Returns:
+        Classification: [rows] int64. Regression: [rows] float32. Multiple choice: [examples] int64.
+        Tagging: [rows, seq] int64 with `IGNORED` where nothing is read. Span extraction: [rows, 2] int64.
+    """
+    if card.kind is Kind.TAGGING:
+        tags = torch.full((len(features), seq), IGNORED)
+        for row, (feature, target) in enumerate(zip(features, targets, strict=True)):
+            tags[row, torch.from_numpy(np.asarray(feature.positions, np.int64))] = torch.from_numpy(np.asarray(target))
+        return tags
+    if card.kind is Kind.CHOICE:
+        firsts = [row for row, f in enumerate(features) if row == 0 or features[row - 1].example != f.example]
+        return torch.tensor([targets[row] for row in firsts])
+    return torch.tensor(np.array(targets), dtype=torch.float32 if card.kind is Kind.REGRESSION else torch.int64)
+
+
+def loss_and_hits(card: TaskCard, outputs: Tensor, targets: Tensor, lengths: Tensor) -> tuple[Tensor, float | None]:
+    """The loss of a batch, and the share of it that is right.
+
+    Args:
+        card: the task.
+        outputs: of `PromptedModel.outputs`.
+        targets: of `collate`.
+        lengths: real pieces a row, [rows].
+
+    Returns:
+        Mean cross-entropy (regression: mean squared error; spans: mean over begin and end), and the share of labels,
+        words or whole spans that are right, None for regression.
+    """
+    outputs = outputs.float()
+    if card.kind is Kind.REGRESSION:
+        return functional.mse_loss(outputs[:, 0], targets), None
+    if card.kind is Kind.CHOICE:
+        logits = outputs.view(len(targets), -1)
+    elif card.kind is Kind.TAGGING:
+        logits, targets = outputs.flatten(0, 1), targets.flatten()
+    elif card.kind is Kind.SPAN:
+        padding = torch.arange(outputs.shape[1], device=outputs.device) >= lengths[:, None]
+        logits = outputs.masked_fill(padding[..., None], torch.finfo(outputs.dtype).min).transpose(1, 2)
+        right = (logits.detach().argmax(-1) == targets).all(-1)
+        return functional.cross_entropy(logits.flatten(0, 1), targets.flatten()), float(right.float().mean())
+    else:
+        logits = outputs
+    counted = targets != IGNORED
+    right = (logits.detach().argmax(-1) == targets)[counted]
+    return functional.cross_entropy(logits, targets, ignore_index=IGNORED), float(right.float().mean())

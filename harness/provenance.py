@@ -1,0 +1,66 @@
+"""What a run used: code, packages, processor, precision."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "datasets",
+    "accelerate",
+    "safetensors",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "seqeval",
+    "sacrebleu",
+)
+
+
+def code_version() -> str:
+    """Package version, and the git commit when this is a checkout ("+changes" behind it when files differ from it)."""
+    try:
+        release = version("polyprompt")
+    except PackageNotFoundError:
+        release = "source"
+    folder = Path(__file__).parents[1]
+    commit = _git(folder, "rev-parse", "--short=12", "HEAD") if (folder / ".git").exists() else ""
+    if not commit:
+        return release
+    return f"{release} {commit}{'+changes' if _git(folder, 'status', '--porcelain', '-uno') else ''}"
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def packages() -> dict[str, str]:
+    """Versions of the packages that decide results."""
+    return {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
+
+
+def processor(device: torch.device) -> str:
+    """Name of the accelerator, or of the processor with the number of threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = torch.cpu.get_capabilities().get("cpu_name") or platform.machine()
+    return f"{name}, {torch.get_num_threads()} threads"
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """True when the device multiplies bf16 matrices itself; elsewhere bf16 is emulated and slower than fp32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16") or able.get("bf16"))

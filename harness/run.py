@@ -1,0 +1,310 @@
+"""`python -m harness.run`: learn the tasks of some suites with one prompt, score them, leave a run folder."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shlex
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from transformers.utils import logging
+
+from benchmarks.errors import PolypromptError, run_command
+from benchmarks.files import write_atomic
+from benchmarks.results import (
+    Manifest,
+    ResultRecord,
+    Results,
+    predictions_path,
+    read_model,
+    read_predictions,
+    write_model,
+    write_predictions,
+)
+from harness import provenance
+from harness.backbone import Backbone, load_backbone
+from harness.checkpoint import Progress
+from harness.config import RunConfig, load_config, make_config, read_settings, save_config
+from harness.data import TaskRows, load_rows
+from harness.evaluate import predict
+from harness.features import TextEncoder
+from harness.initial import center_regression, token_states
+from harness.listing import listing, listing_table
+from harness.methods import METHODS, Method, find_method
+from harness.model import PromptedModel
+from harness.prompt import DeepPrompt, Init, parse_layers
+from harness.report import make_record, score_table
+from harness.screen import Screen
+from harness.store import save_weights, trained_parameters
+from harness.train import TaskTraining, encode_training, train
+
+OPTIONS = {
+    "suite": "suites to learn together, separated by commas",
+    "tasks": "only these of their tasks",
+    "languages": "evaluate only in these languages (BCP-47)",
+    "backbone": "hub id, local folder, or minilm-l6-en, e5-small-multilingual",
+    "method": "; ".join(f"{method.name}: {method.about}" for method in METHODS.values()),
+    "prompt_length": "slots a layer",
+    "prompt_layers": 'layers with a prompt: "all", "top:4", "bottom:2", "6-11", "0,2,4-5"',
+    "init": "how the prompt begins: kv, normal, zero-gated",
+    "prompt_dropout": "dropout on the prompt",
+    "pooling": "what sequence heads read: cls or mean",
+    "sampling": "task mixture: proportional, square-root, temperature, uniform",
+    "temperature": "of --sampling temperature",
+    "epochs": "passes over all training rows; default: the method's",
+    "max_steps": "stop after so many steps",
+    "batch": "examples a step",
+    "learning_rate": "of AdamW; default: the method's",
+    "weight_decay": "of AdamW; default: the method's",
+    "max_train": "at most so many training examples a task",
+    "max_eval": "at most so many examples a task and language; such scores are marked",
+    "precision": "auto, fp32 or bf16",
+    "seed": "of initialisation, order and dropout",
+    "data_dir": "folder with the official files; without it: the hub",
+    "checkpoint_seconds": "time between checkpoints",
+    "out": "folder of runs",
+    "name": "name of this run's folder; default: made from the settings",
+}
+LISTS = ("suite", "tasks", "languages")
+SWITCHES = {
+    "reparameterise": "make the prompt by an MLP, which is folded away afterwards",
+    "skip_missing": "go on without the tasks and languages whose files are missing",
+}
+
+
+def parse(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
+    """The command line: flags of the program itself, and settings of the run."""
+    parser = argparse.ArgumentParser(prog="python -m harness.run", description=__doc__)
+    for name, text in OPTIONS.items():
+        default = RunConfig.model_fields[name].default
+        bare = default in (None, []) or "default" in text
+        shown = "" if bare else f" (default: {getattr(default, 'value', default)})"
+        flag = "--" + name.replace("_", "-")
+        parser.add_argument(flag, dest=name, default=argparse.SUPPRESS, help=text.replace("%", "%%") + shown)
+    for name, text in SWITCHES.items():
+        flag = "--" + name.replace("_", "-")
+        parser.add_argument(flag, dest=name, action="store_true", default=argparse.SUPPRESS, help=text)
+    parser.add_argument("--files", action="append", metavar="TASK.SPLIT=FILE,...", help="read these files instead")
+    parser.add_argument("--config", type=Path, metavar="FILE.toml", help="settings; the command line goes before them")
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run of the same settings")
+    parser.add_argument("--list", action="store_true", help="show suites, tasks, languages and files, then stop")
+    parser.add_argument("--json", action="store_true", help="print results (or the list) as JSON")
+    given = vars(parser.parse_args(arguments))
+    flags = argparse.Namespace(**{name: given.pop(name) for name in ("config", "resume", "list", "json")})
+    places = dict(_file_option(text) for text in given.pop("files") or [])
+    settings = {name: value.split(",") if name in LISTS else value for name, value in given.items()}
+    return flags, settings | ({"files": places} if places else {})
+
+
+def _file_option(text: str) -> tuple[str, list[str]]:
+    place, _, files = text.partition("=")
+    if not files:
+        raise PolypromptError(f"--files {text}: write TASK.SPLIT=FILE, for instance xquad.train=squad/train-v1.1.json")
+    return place, files.split(",")
+
+
+def command_line(config: RunConfig) -> str:
+    """The command that repeats a run."""
+    words = ["python", "-m", "harness.run"]
+    for name, value in config.model_dump(mode="json", exclude_defaults=True).items():
+        flag = "--" + name.replace("_", "-")
+        if name == "files":
+            words += [word for place, files in value.items() for word in (flag, f"{place}={','.join(files)}")]
+        elif value is True:
+            words.append(flag)
+        else:
+            words += [flag, ",".join(value) if isinstance(value, list) else str(value)]
+    return shlex.join(words)
+
+
+def execute(config: RunConfig, resume: bool, screen: Screen) -> Results:
+    """Train, evaluate and write the run folder.
+
+    Args:
+        config: what to do. resume: go on where an interrupted run stopped. screen: shows progress.
+
+    Raises:
+        PolypromptError: see its message; what was computed so far stays in the run folder.
+    """
+    run, method = config.folder, find_method(config.method)
+    if _is_finished(config, run, resume):
+        screen.say(f"{run} is complete")
+        return read_model(run / "results.json", Results)
+    rows, hashes, missing = load_rows(config)
+    for sentence in missing:
+        screen.say(f"left out: {sentence}")
+    backbone = load_backbone(config.backbone)
+    encoder = TextEncoder(backbone.tokenizer, backbone.pad_id, backbone.token_types, backbone.max_positions)
+    accelerator = make_accelerator(config)
+    training = encode_training(rows, encoder, config.batch, config.seed)
+    model = make_model(config, method, backbone, rows, training).to(accelerator.device)
+    trained = trained_parameters(model)
+    share = 100 * trained / (backbone.card.parameters + (0 if method.backbone else trained))
+    screen.say(
+        f"{run.name}: {method.name} on {config.backbone}, {len(training)} tasks to learn, {len(rows)} to score, "
+        f"{trained:,} parameters trained ({share:.2f} %), {accelerator.mixed_precision.replace('no', 'fp32')}"
+    )
+    save_config(config, run / "config.toml")
+    progress = Progress()
+    if training:
+        checkpoint = run / "checkpoints" / "last.safetensors"
+        identity = _identity(config, hashes)
+        progress = train(model, training, config, method, accelerator, checkpoint, identity, screen)
+    save_weights(model, run)
+    began = time.monotonic()
+    records = evaluate(run, model, encoder, rows, accelerator, screen)
+    manifest = Manifest(
+        run=run.name,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=command_line(config),
+        code=provenance.code_version(),
+        packages=provenance.packages(),
+        processor=provenance.processor(accelerator.device),
+        precision=accelerator.mixed_precision.replace("no", "fp32"),
+        method=method.name,
+        seed=config.seed,
+        prompt=_prompt_sentence(config, model.prompt),
+        backbone=backbone.card,
+        tasks=[task_rows.task.card for task_rows in rows],
+        trainable=trained,
+        share=share,
+        data=hashes,
+        limits=config.limits,
+        steps=progress.step,
+        examples_seen=progress.examples,
+        train_seconds=round(progress.seconds, 2),
+        evaluate_seconds=round(time.monotonic() - began, 2),
+        interruptions=progress.interruptions,
+    )
+    results = Results(run=run.name, method=method.name, backbone=backbone.card.name, seed=config.seed, records=records)
+    write_model(run / "manifest.json", manifest)
+    curve = [{"step": step, "loss": loss, "right": right} for step, loss, right in progress.curve]
+    write_atomic(run / "curve.json", json.dumps(curve) + "\n")
+    write_model(run / "results.json", results)
+    (run / "checkpoints" / "last.safetensors").unlink(missing_ok=True)
+    return results
+
+
+def make_model(
+    config: RunConfig, method: Method, backbone: Backbone, rows: list[TaskRows], training: list[TaskTraining]
+) -> PromptedModel:
+    """The model as it is before the first step, decided by the seed."""
+    torch.manual_seed(config.seed)
+    prompt = None
+    if method.prompt:
+        layers = parse_layers(config.prompt_layers, backbone.layers)
+        states = None
+        if config.init is Init.KV:
+            features = [feature for task in training for feature in task.features]
+            states = token_states(backbone, features, layers, config.prompt_length, config.seed)
+        prompt = DeepPrompt(
+            layers,
+            backbone.heads,
+            config.prompt_length,
+            backbone.head_dim,
+            config.init,
+            states,
+            config.reparameterise,
+            config.prompt_dropout,
+        )
+    backbone.requires_grad_(method.backbone)
+    model = PromptedModel(backbone, prompt, [task_rows.task.card for task_rows in rows], config.pooling)
+    center_regression(model, training)
+    return model
+
+
+def make_accelerator(config: RunConfig) -> Accelerator:
+    """The device, and bf16 autocast where it pays."""
+    probe = Accelerator()
+    wanted = config.precision
+    if wanted == "auto":
+        wanted = "bf16" if provenance.computes_bf16(probe.device) else "fp32"
+    return Accelerator(mixed_precision="bf16" if wanted == "bf16" else "no")
+
+
+def evaluate(
+    run: Path,
+    model: PromptedModel,
+    encoder: TextEncoder,
+    rows: list[TaskRows],
+    accelerator: Accelerator,
+    screen: Screen,
+) -> list[ResultRecord]:
+    """Predict and score every task and language; files of predictions that are already there are used as they are."""
+    records = []
+    with screen.bar("evaluate", sum(len(task_rows.evaluation) for task_rows in rows)) as bar:
+        for task_rows in rows:
+            task = task_rows.task
+            for language, split in task_rows.evaluation.items():
+                path = run / predictions_path(task.name, language, task.eval_split)
+                if not path.exists():
+                    write_predictions(path, predict(model, encoder, task.card, split, accelerator))
+                limited = language in task_rows.limited
+                record = make_record(run, task.card, language, task.eval_split, read_predictions(path), limited)
+                if record is None:
+                    screen.say(f"{task.name} {language}: no labels, predicted but not scored")
+                    bar.step(f"{task.name} {language}")
+                    continue
+                records.append(record)
+                bar.step(f"{task.name} {language} {record.main[0]} {record.main[1]:.1f}")
+    return records
+
+
+def _is_finished(config: RunConfig, run: Path, resume: bool) -> bool:
+    if not (run / "config.toml").exists():
+        return False
+    if not resume:
+        raise PolypromptError(f"{run} exists: add --resume to go on with it, or choose another --name or --out")
+    before = load_config(run / "config.toml")
+    if before.identity != config.identity:
+        old, new = before.model_dump(mode="json"), config.model_dump(mode="json")
+        changed = ", ".join(name.replace("_", "-") for name in new if old[name] != new[name])
+        raise PolypromptError(f"{run} was begun with other settings ({changed}); choose another --name")
+    return (run / "results.json").exists()
+
+
+def _identity(config: RunConfig, hashes: dict[str, str]) -> str:
+    data = hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()[:8]
+    return f"{config.identity}-{data}"
+
+
+def _prompt_sentence(config: RunConfig, prompt: DeepPrompt | None) -> str:
+    if prompt is None:
+        return "none"
+    made = ", by an MLP" if config.reparameterise else ""
+    depth = f"{len(prompt.layers)} layers ({config.prompt_layers})"
+    return f"{config.prompt_length} slots in {depth}, init {config.init}{made}"
+
+
+def main() -> int:
+    """The command line."""
+    flags, settings = parse(sys.argv[1:])
+    if flags.config is not None:
+        settings = read_settings(flags.config) | settings
+    config = make_config(settings, str(flags.config) if flags.config and not sys.argv[3:] else "command line")
+    if flags.list:
+        records = listing(config.data_dir)
+        print(json.dumps(records, indent=2, ensure_ascii=False) if flags.json else listing_table(records))
+        return 0
+    logging.set_verbosity_error()
+    screen = Screen()
+    try:
+        results = execute(config, flags.resume, screen)
+    except KeyboardInterrupt:
+        screen.say(f"interrupted; what was computed is in {config.folder}; the same command with --resume goes on")
+        return 130
+    print(results.model_dump_json(indent=2) if flags.json else score_table(results.records))
+    if not flags.json:
+        print(f"\nrun folder: {config.folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,71 @@
+"""The trained weights of a run on disk, and the model made of them again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+
+from benchmarks.errors import PolypromptError
+from benchmarks.files import write_atomic
+from benchmarks.results import Manifest, read_model
+from harness.backbone import load_backbone
+from harness.config import load_config
+from harness.model import PromptedModel
+from harness.prompt import stored_prompt
+
+PROMPT, HEADS, BACKBONE = "prompt.safetensors", "heads.safetensors", "backbone.safetensors"
+
+
+def save_weights(model: PromptedModel, run: Path) -> None:
+    """Write prompt (MLP and gate folded in), heads and, where it was trained, the backbone.
+
+    prompt.safetensors holds "prefix" [layer, 2, head, slot, head_dim] and, as metadata, "layers" (JSON) and "gated".
+    heads.safetensors holds "TASK.weight" [labels, hidden] and "TASK.bias" [labels].
+    """
+    if model.prompt is not None:
+        folded = model.prompt.fold()
+        metadata = {"layers": json.dumps(folded.layers), "gated": json.dumps(folded.gated)}
+        write_atomic(run / PROMPT, save({"prefix": folded.tensor().detach().contiguous().cpu()}, metadata))
+    write_atomic(run / HEADS, save({name: value.cpu() for name, value in model.heads.state_dict().items()}))
+    if any(weight.requires_grad for weight in model.backbone.parameters()):
+        state = {name: value.contiguous().cpu() for name, value in model.backbone.model.state_dict().items()}
+        write_atomic(run / BACKBONE, save(state))
+
+
+def load_run(run: Path) -> PromptedModel:
+    """The model of a finished run, frozen and ready to predict.
+
+    Raises:
+        PolypromptError: a file is absent or damaged, or the backbone is not the one that was trained with.
+    """
+    manifest = read_model(run / "manifest.json", Manifest)
+    config = load_config(run / "config.toml")
+    backbone = load_backbone(config.backbone)
+    if backbone.card.sha256 != manifest.backbone.sha256:
+        raise PolypromptError(
+            f"{run}: was trained on other weights of {config.backbone} (sha256 {manifest.backbone.sha256[:12]}) than "
+            f"are there now ({backbone.card.sha256[:12]})"
+        )
+    prompt = None
+    try:
+        if (run / PROMPT).exists():
+            with safe_open(run / PROMPT, framework="pt") as file:
+                about = file.metadata()
+                layers, gated = tuple(json.loads(about["layers"])), json.loads(about["gated"])
+                prompt = stored_prompt(file.get_tensor("prefix"), layers, gated)
+        model = PromptedModel(backbone, prompt, manifest.tasks, config.pooling)
+        model.heads.load_state_dict(load_file(run / HEADS))
+        if (run / BACKBONE).exists():
+            backbone.model.load_state_dict(load_file(run / BACKBONE))
+    except (OSError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
+        raise PolypromptError(f"{run}: its weights are missing or damaged: {error}") from None
+    return model.requires_grad_(False).eval()
+
+
+def trained_parameters(model: torch.nn.Module) -> int:
+    """Number of parameters that are trained."""
+    return sum(weight.numel() for weight in model.parameters() if weight.requires_grad)

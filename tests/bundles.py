@@ -1,0 +1,81 @@
+"""Tiny random models with a task of every kind, and their bundles."""
+
+from pathlib import Path
+
+import torch
+from tiny import LAYERS, tiny_model, tiny_tokenizer
+
+from benchmarks.results import Manifest
+from benchmarks.task import Kind, TaskCard
+from exporters.bundle import BundleCard, write_bundle
+from exporters.export import describe, graph_of
+from harness.backbone import Backbone
+from harness.model import Pooling, PromptedModel
+from harness.prompt import stored_prompt
+
+CARDS = [
+    TaskCard(name=name, suite="tiny", kind=kind, labels=labels, metrics=("accuracy",), max_length=40, stride=4)
+    for name, kind, labels in (
+        ("mood", Kind.CLASSIFICATION, ("bad", "good", "so-so")),
+        ("degree", Kind.REGRESSION, ()),
+        ("cause", Kind.CHOICE, ()),
+        ("names", Kind.TAGGING, ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")),
+        ("question", Kind.SPAN, ()),
+        ("pairs", Kind.RETRIEVAL, ()),
+    )
+]
+
+
+def tiny_prompted(
+    family: str = "bert",
+    layers: tuple[int, ...] = tuple(range(LAYERS)),
+    gated: bool = False,
+    pooling: str = "cls",
+    cards: list[TaskCard] = CARDS,
+) -> PromptedModel:
+    """A random prompted model; no layers: without a prompt."""
+    backbone = Backbone("tiny", tiny_model(family), tiny_tokenizer(family))
+    torch.manual_seed(1)
+    prompt = None
+    if layers:
+        shape = (len(layers), 2, backbone.heads, 5, backbone.head_dim)
+        prompt = stored_prompt(torch.randn(shape), layers, gated)
+    model = PromptedModel(backbone, prompt, cards, Pooling(pooling))
+    for head in model.heads.values():
+        torch.nn.init.normal_(head.weight)
+        torch.nn.init.normal_(head.bias)
+    return model.requires_grad_(False).eval()
+
+
+def tiny_manifest(model: PromptedModel, cards: list[TaskCard] = CARDS) -> Manifest:
+    """What a run of such a model would say of itself."""
+    return Manifest(
+        run="tiny",
+        created="2000-01-01T00:00:00Z",
+        command="",
+        code="",
+        packages={},
+        processor="",
+        precision="fp32",
+        method="ptuning-v2",
+        seed=0,
+        prompt="",
+        backbone=model.backbone.card,
+        tasks=cards,
+        trainable=0,
+        share=0,
+        data={},
+        limits={},
+        steps=0,
+        examples_seen=0,
+        train_seconds=0,
+        evaluate_seconds=0,
+        interruptions=0,
+    )
+
+
+def tiny_bundle(folder: Path, model: PromptedModel, cards: list[TaskCard] = CARDS) -> BundleCard:
+    """The model's bundle in a new folder."""
+    folder.mkdir()
+    card = describe(model, tiny_manifest(model, cards))
+    return write_bundle(folder, card, graph_of(model, cards), model.backbone.tokenizer.to_str())

@@ -1,0 +1,270 @@
+"""Our attention against a loop over rows and heads that knows neither masks nor batches, for every family."""
+
+import copy
+from itertools import product
+
+import pytest
+import torch
+from tiny import FAMILIES, HEADS, HIDDEN, LAYERS, VOCABULARY, tiny_model, tiny_tokenizer
+from torch import nn
+from transformers import AlbertConfig, AlbertModel
+
+from benchmarks.errors import PolypromptError
+from harness.attention import Prefix, attend, key_mask, number_layers
+from harness.backbone import Backbone
+
+LENGTHS = torch.tensor([9, 4, 1, 7])
+SEQ = 9
+
+
+def make(family):
+    """A tiny backbone, and an untouched copy of its model."""
+    model = tiny_model(family)
+    return Backbone(family, model, tiny_tokenizer(family)), copy.deepcopy(model)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def pair(request):
+    backbone, model = make(request.param)
+    model.set_attn_implementation("eager")
+    return backbone, model
+
+
+def rows(pad_id, lengths=LENGTHS, seq=SEQ):
+    """Random rows `[batch, seq]` and the marks of their texts, padded on the right."""
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(5, VOCABULARY, (len(lengths), seq), generator=generator)
+    types = (torch.arange(seq) >= lengths[:, None] // 2).long().expand_as(ids)
+    padding = torch.arange(seq) >= lengths[:, None]
+    return ids.masked_fill(padding, pad_id), types.masked_fill(padding, 0)
+
+
+def random_prefix(layers, batch, slots=5):
+    generator = torch.Generator().manual_seed(2)
+    return torch.randn(len(layers), 2, batch, HEADS, slots, HIDDEN // HEADS, generator=generator)
+
+
+def parts(model):
+    """The linear maps and norms of each layer, in the order: q, k, v, out, norm, in, out, norm."""
+    if model.config.model_type == "distilbert":
+        for layer in model.transformer.layer:
+            attention, ffn = layer.attention, layer.ffn
+            yield (
+                *(attention.q_lin, attention.k_lin, attention.v_lin, attention.out_lin, layer.sa_layer_norm),
+                *(ffn.lin1, ffn.lin2, layer.output_layer_norm),
+            )
+    else:
+        for layer in model.encoder.layer:
+            own, after = layer.attention.self, layer.attention.output
+            yield (
+                *(own.query, own.key, own.value, after.dense, after.LayerNorm),
+                *(layer.intermediate.dense, layer.output.dense, layer.output.LayerNorm),
+            )
+
+
+@torch.no_grad()
+def by_hand(model, ids, lengths, types, prefix=None):
+    """Each row alone, without its padding, head by head, in float64.
+
+    Returns: per row the states `[length, hidden]`, and keys and values `[layer, 2, head, length, head_dim]`.
+    """
+    model = copy.deepcopy(model).double()
+    width = HIDDEN // HEADS
+    states, caches = [], []
+    for row, length in enumerate(lengths.tolist()):
+        marks = {"token_type_ids": types[row : row + 1, :length]} if types is not None else {}
+        x = model.embeddings(ids[row : row + 1, :length], **marks)
+        x = model.embeddings_project(x)[0] if model.config.model_type == "electra" else x[0]
+        cache = []
+        for number, (q, k, v, out, norm, inner, outer, last_norm) in enumerate(parts(model)):
+            heads, keys, values = [], [], []
+            for head in range(HEADS):
+                own = slice(head * width, (head + 1) * width)
+                query, key, value = q(x)[:, own], k(x)[:, own], v(x)[:, own]
+                keys.append(key)
+                values.append(value)
+                added = 0.0
+                if prefix is not None and number in prefix.layers:
+                    front = prefix.tensor[prefix.layers.index(number)].double()
+                    front = front[:, row if front.shape[1] > 1 else 0, head]
+                    if prefix.gated:
+                        added = torch.softmax(query @ front[0].T / width**0.5, -1) @ front[1]
+                    else:
+                        key, value = torch.cat([front[0], key]), torch.cat([front[1], value])
+                heads.append(torch.softmax(query @ key.T / width**0.5, -1) @ value + added)
+            cache.append(torch.stack([torch.stack(keys), torch.stack(values)]))
+            x = norm(x + out(torch.cat(heads, -1)))
+            x = last_norm(x + outer(nn.functional.gelu(inner(x))))
+        states.append(x)
+        caches.append(torch.stack(cache))
+    return states, caches
+
+
+def count_attention(monkeypatch):
+    """A list that gets the mask of every call of the attention kernel from here on."""
+    masks = []
+    kernel = torch.nn.functional.scaled_dot_product_attention
+
+    def spy(query, key, value, mask, *args, **options):
+        masks.append(mask)
+        return kernel(query, key, value, mask, *args, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", spy)
+    return masks
+
+
+def assert_rows(got, expected):
+    """Real pieces only: `[batch, seq, hidden]` against a list of `[length, hidden]`."""
+    for row, want in zip(got, expected, strict=True):
+        torch.testing.assert_close(row[: len(want)].double(), want, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_prefix_equals_the_loop(pair, gated):
+    backbone, model = pair
+    for layers, batch, padded in product([(0, 2), (1,), (0, 1, 2)], [1, len(LENGTHS)], [False, True]):
+        lengths = LENGTHS if padded else torch.full_like(LENGTHS, SEQ)
+        ids, types = rows(backbone.pad_id, lengths)
+        prefix = Prefix(random_prefix(layers, batch), layers, gated)
+        expected, _ = by_hand(model, ids, lengths, types if backbone.token_types else None, prefix)
+        plain, _ = by_hand(model, ids, lengths, types if backbone.token_types else None)
+        got = backbone(ids, lengths, types, prefix)
+        assert_rows(got, expected)
+        assert (got[0] - plain[0]).abs().max() > 1e-2  # the prefix does something, so the comparison means something
+
+
+def test_without_prefix_equals_transformers(pair):
+    backbone, model = pair
+    for lengths in (LENGTHS, torch.full_like(LENGTHS, SEQ)):
+        ids, types = rows(backbone.pad_id, lengths)
+        marks = {"token_type_ids": types} if backbone.token_types else {}
+        mask = (torch.arange(SEQ) < lengths[:, None]).long()
+        expected = model(input_ids=ids, attention_mask=mask, **marks).last_hidden_state
+        assert_rows(backbone(ids, lengths, types), [e[:n].double() for e, n in zip(expected, lengths, strict=True)])
+
+
+@pytest.mark.parametrize("gated", [None, False, True])
+def test_padding_changes_no_real_piece(pair, gated):
+    backbone, _ = pair
+    ids, types = rows(backbone.pad_id)
+    prefix = None if gated is None else Prefix(random_prefix((0, 1), 1), (0, 1), gated)
+    together = backbone(ids, LENGTHS, types, prefix)
+    wider = torch.cat([ids, ids.new_full((len(ids), 6), 7)], 1)  # padded with a word instead of the pad piece
+    padded = backbone(wider, LENGTHS, torch.cat([types, types.new_ones(len(ids), 6)], 1), prefix)
+    for row, length in enumerate(LENGTHS.tolist()):
+        alone = backbone(ids[row : row + 1, :length], LENGTHS[row : row + 1], types[row : row + 1, :length], prefix)
+        torch.testing.assert_close(together[row, :length], alone[0], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(padded[row, :length], alone[0], atol=1e-5, rtol=1e-5)
+
+
+def test_keys_and_values_equal_the_loop(pair):
+    backbone, model = pair
+    ids, types = rows(backbone.pad_id)
+    got = backbone.keys_values(ids, LENGTHS, types)
+    assert got.shape == (LAYERS, 2, len(LENGTHS), HEADS, SEQ, HIDDEN // HEADS)
+    assert not got.requires_grad
+    _, expected = by_hand(model, ids, LENGTHS, types if backbone.token_types else None)
+    for row, want in enumerate(expected):
+        torch.testing.assert_close(got[:, :, row, :, : want.shape[3]].double(), want, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_gradient_reaches_the_prefix_alone(pair, gated):
+    backbone, _ = pair
+    ids, types = rows(backbone.pad_id)
+    tensor = random_prefix((0, 2), 1).requires_grad_()
+    backbone(ids, LENGTHS, types, Prefix(tensor, (0, 2), gated))[:, 0].sum().backward()
+    assert tensor.grad is not None
+    assert (tensor.grad.abs().amax(dim=(2, 3, 4, 5)) > 0).all()
+    assert all(parameter.grad is None for parameter in backbone.parameters())
+
+
+@pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable:FutureWarning")
+def test_checkpointing_keeps_the_gradient(monkeypatch):
+    calls = count_attention(monkeypatch)
+    backbone, _ = make("bert")
+    calls.clear()
+    for module in backbone.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    ids, types = rows(backbone.pad_id)
+    gradients, counts = [], []
+    for checkpointing in (False, True):
+        if checkpointing:
+            backbone.model.gradient_checkpointing_enable({"use_reentrant": False})
+        backbone.train()
+        tensor = random_prefix((0, 1, 2), 1).requires_grad_()
+        backbone(ids, LENGTHS, types, Prefix(tensor, (0, 1, 2)))[:, 0].sum().backward()
+        gradients.append(tensor.grad)
+        counts.append(len(calls))
+    assert counts == [LAYERS, 3 * LAYERS]  # the second time every layer ran again on the way back
+    torch.testing.assert_close(*gradients)
+
+
+def test_gate_at_zero_is_the_identity():
+    backbone, _ = make("bert")
+    ids, types = rows(backbone.pad_id)
+    tensor = random_prefix((0, 1, 2), 1)
+    tensor[:, 1] = 0
+    plain = backbone(ids, LENGTHS, types)
+    torch.testing.assert_close(backbone(ids, LENGTHS, types, Prefix(tensor, (0, 1, 2), True)), plain)
+    assert not torch.allclose(backbone(ids, LENGTHS, types, Prefix(tensor, (0, 1, 2), False)), plain, atol=1e-2)
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_runs_under_autocast(gated):
+    backbone, _ = make("roberta")
+    ids, _ = rows(backbone.pad_id)
+    prefix = Prefix(random_prefix((0, 1, 2), 1), (0, 1, 2), gated)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = backbone(ids, LENGTHS, prefix=prefix)
+    expected = backbone(ids, LENGTHS, prefix=prefix)
+    assert ((got - expected).abs()[0] < 0.15).float().mean() > 0.99
+
+
+def test_honours_scaling_and_dropout():
+    module = nn.Module()
+    query, key, value = torch.randn(3, 1, 2, 6, 8, generator=torch.Generator().manual_seed(3)).unbind()
+    even, _ = attend(module, query, key, value, None, scaling=0.0)  # equal products: the mean of the values
+    torch.testing.assert_close(even, value.mean(2, keepdim=True).expand(-1, -1, 6, -1).transpose(1, 2))
+    nothing, _ = attend(module, query, key, value, None, dropout=1.0)
+    assert not nothing.any()
+
+    module.layer_number = 0
+    prefix = Prefix(torch.stack([key, value])[None], (0,), gated=True)
+    twice, _ = attend(module, query, key, value, None, scaling=0.0, prefix=prefix)
+    torch.testing.assert_close(twice, 2 * even)
+    nothing, _ = attend(module, query, key, value, None, dropout=1.0, prefix=prefix)
+    assert not nothing.any()
+
+
+def test_no_padding_needs_no_mask():
+    assert key_mask(attention_mask=None) is None
+    mask = key_mask(attention_mask=torch.tensor([[1, 1, 0]]))
+    assert mask.dtype == torch.bool
+    assert mask.tolist() == [[[[True, True, False]]]]
+
+
+def test_unpadded_rows_reach_attention_without_a_mask(monkeypatch):
+    backbone, _ = make("distilbert")
+    seen = count_attention(monkeypatch)
+    ids, _ = rows(backbone.pad_id)
+    backbone(ids, torch.full_like(LENGTHS, SEQ))
+    assert seen == [None] * LAYERS
+    backbone(ids, LENGTHS)
+    assert all(mask is not None for mask in seen[LAYERS:])
+
+
+def test_layers_are_numbered_in_their_order(pair):
+    backbone, _ = pair
+    stack = backbone.model.transformer if backbone.card.family == "distilbert" else backbone.model.encoder
+    for number, layer in enumerate(stack.layer):
+        assert [m.layer_number for m in layer.modules() if hasattr(m, "layer_number")] == [number]
+
+
+def test_shared_layers_are_refused():
+    model = AlbertModel(
+        AlbertConfig(vocab_size=30, embedding_size=8, hidden_size=16, num_hidden_layers=3, num_attention_heads=2)
+    )
+    with pytest.raises(PolypromptError, match="prefix in every layer"):
+        number_layers(model)

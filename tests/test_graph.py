@@ -1,0 +1,146 @@
+"""The written graph against the PyTorch model, on ONNX Runtime and OpenVINO."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from bundles import CARDS, tiny_bundle, tiny_prompted
+from tiny import FAMILIES, LAYERS, VOCABULARY, tiny_model
+
+from benchmarks.errors import PolypromptError
+from benchmarks.task import Kind, TaskCard
+from exporters.weights import read_weights
+from harness.model import PromptedModel
+
+Arrays = Mapping[str, np.ndarray]
+Engine = Callable[[Path, Arrays], Arrays]
+
+ALL = tuple(range(LAYERS))
+
+
+def run_onnxruntime(folder: Path, feeds: Arrays) -> Arrays:
+    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, feeds), strict=True))
+
+
+def run_openvino(folder: Path, feeds: Arrays) -> Arrays:
+    openvino = pytest.importorskip("openvino", reason="needs the extra `cpu`")
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}
+    model = openvino.Core().compile_model(folder / "model.onnx", "CPU", settings)
+    used = {name for port in model.inputs for name in port.names}  # inputs that nothing reads are dropped
+    results = model({name: array for name, array in feeds.items() if name in used})
+    return {port.get_any_name(): results[port] for port in model.outputs}
+
+
+def mixed_batch(model: PromptedModel, tasks: int, rows: int = 14, longest: int = 23) -> dict[str, np.ndarray]:
+    """Rows of different lengths, tasks in turn; what stands behind a row's end is noise, which nothing may read."""
+    draw = np.random.default_rng(3)
+    lengths = draw.integers(1, longest + 1, rows)
+    lengths[0], lengths[1] = longest, 1
+    feeds = {
+        "input_ids": draw.integers(0, VOCABULARY, (rows, longest)),
+        "lengths": lengths,
+        "task_id": np.arange(rows) % tasks,
+    }
+    if model.backbone.token_types:
+        feeds["token_type_ids"] = draw.integers(0, 2, (rows, longest))
+    return feeds
+
+
+def original(model: PromptedModel, card: TaskCard, feeds: Arrays, row: int) -> np.ndarray:
+    """What PyTorch gives for one row alone, without padding."""
+    end = feeds["lengths"][row]
+    ids, types = (
+        torch.from_numpy(feeds[name][row : row + 1, :end]) if name in feeds else None
+        for name in ("input_ids", "token_type_ids")
+    )
+    return model.outputs(card, ids, torch.tensor([end]), types)[0].numpy()
+
+
+def check(model: PromptedModel, folder: Path, engine: Engine, atol: float, cards: list[TaskCard] = CARDS) -> None:
+    card = tiny_bundle(folder, model, cards)
+    feeds = mixed_batch(model, len(cards))
+    outputs = engine(folder, feeds)
+    assert set(outputs) == {task.output for task in card.tasks}
+    for row, number in enumerate(feeds["task_id"]):
+        task = card.tasks[number]
+        wanted = original(model, task.card, feeds, row)
+        found = outputs[task.output][row]
+        if found.ndim == 2:
+            found = found[: feeds["lengths"][row]]
+        np.testing.assert_allclose(found[..., : task.columns], wanted, rtol=0, atol=atol, err_msg=task.card.name)
+        if task.card.kind is not Kind.RETRIEVAL:
+            assert not found[..., task.columns :].any(), "columns of wider heads must stay empty"
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_and_kind(family: str, pooling: str, tmp_path: Path) -> None:
+    check(tiny_prompted(family, pooling=pooling), tmp_path / "b", run_onnxruntime, 1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_openvino_opens_the_same_files(family: str, tmp_path: Path) -> None:
+    check(tiny_prompted(family), tmp_path / "b", run_openvino, 1e-4)
+
+
+@pytest.mark.parametrize("engine", [run_onnxruntime, run_openvino])
+@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize("layers", [(), (1,), (0, 2), ALL])
+def test_prompted_layers_and_gates(layers: tuple[int, ...], gated: bool, engine: Engine, tmp_path: Path) -> None:
+    check(tiny_prompted("bert", layers, gated), tmp_path / "b", engine, 1e-4)
+
+
+@pytest.mark.parametrize("layers", [(), ALL])
+@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
+def test_a_single_task(card: TaskCard, layers: tuple[int, ...], tmp_path: Path) -> None:
+    check(tiny_prompted("bert", layers, cards=[card]), tmp_path / "b", run_onnxruntime, 1e-4, [card])
+
+
+def test_a_tokenizer_without_types_reads_the_first_row_of_the_table(tmp_path: Path) -> None:
+    model = tiny_prompted("bert")
+    model.backbone.token_types = False
+    check(model, tmp_path / "b", run_onnxruntime, 1e-4)
+    graph = onnx.load(tmp_path / "b" / "model.onnx", load_external_data=False).graph
+    assert [value.name for value in graph.input] == ["input_ids", "lengths", "task_id"]
+
+
+def test_attention_has_no_mask_and_no_past(tmp_path: Path) -> None:
+    """What ONNX Runtime's CUDA provider asks for before it takes a flash kernel."""
+    tiny_bundle(tmp_path / "b", tiny_prompted("bert"))
+    graph = onnx.load(tmp_path / "b" / "model.onnx", load_external_data=False).graph
+    attentions = [node for node in graph.node if node.op_type == "Attention"]
+    assert len(attentions) == LAYERS
+    for node in attentions:
+        assert list(node.input[3:6]) == ["", "", ""]
+        assert node.input[6]
+        assert node.domain == ""
+
+
+def test_the_graph_is_standard_and_well_formed(tmp_path: Path) -> None:
+    tiny_bundle(tmp_path / "b", tiny_prompted("electra"))
+    onnx.checker.check_model(str(tmp_path / "b" / "model.onnx"), full_check=True)
+
+
+def test_another_activation_is_refused_by_name() -> None:
+    config = tiny_model("bert").config.to_dict() | {"hidden_act": "relu"}
+    with pytest.raises(PolypromptError, match="relu"):
+        read_weights(config, {}, 0, False)
+
+
+def test_another_family_is_refused_by_name() -> None:
+    with pytest.raises(PolypromptError, match="xlnet.*supported: bert"):
+        read_weights({"model_type": "xlnet"}, {}, 0, False)
+
+
+def test_a_missing_weight_is_named() -> None:
+    model = tiny_model("distilbert")
+    state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    del state["transformer.layer.1.ffn.lin2.bias"]
+    with pytest.raises(PolypromptError, match=r"transformer\.layer\.1\.ffn\.lin2\.bias"):
+        read_weights(model.config.to_dict(), state, 0, False)

@@ -1,0 +1,107 @@
+"""The deep prompt: layers, beginnings, folding."""
+
+import pytest
+import torch
+from tiny import HEADS, HIDDEN, LAYERS, tiny_model, tiny_tokenizer
+
+from benchmarks.errors import PolypromptError
+from harness.backbone import Backbone
+from harness.features import Feature
+from harness.initial import token_states
+from harness.prompt import DeepPrompt, Init, parse_layers
+
+HEAD_DIM = HIDDEN // HEADS
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    return Backbone("tiny", tiny_model("bert"), tiny_tokenizer("bert"))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("all", (0, 1, 2, 3, 4, 5)),
+        ("top:2", (4, 5)),
+        ("bottom:2", (0, 1)),
+        ("3-5", (3, 4, 5)),
+        ("0,2,4-5", (0, 2, 4, 5)),
+        ("5,5,1", (1, 5)),
+    ],
+)
+def test_layers(text, expected):
+    assert parse_layers(text, 6) == expected
+
+
+@pytest.mark.parametrize("text", ["6", "top:0", "top:7", "2-1", "x", "", "1,,2", "-1", "0-6"])
+def test_bad_layers_are_refused(text):
+    with pytest.raises(PolypromptError, match="--prompt-layers"):
+        parse_layers(text, 6)
+
+
+@pytest.mark.parametrize("reparameterise", [False, True])
+@pytest.mark.parametrize("init", list(Init))
+def test_folding_keeps_the_outputs(backbone, init, reparameterise):
+    torch.manual_seed(1)
+    states = torch.randn(2, 2, HEADS, 5, HEAD_DIM) if init is Init.KV else None
+    prompt = DeepPrompt((0, 2), HEADS, 5, HEAD_DIM, init, states, reparameterise, dropout=0.3)
+    if prompt.gate is not None:
+        torch.nn.init.normal_(prompt.gate)  # as after training
+    ids, lengths = torch.randint(5, 60, (3, 9)), torch.tensor([9, 4, 7])
+    folded = prompt.fold()
+    assert sum(p.numel() for p in folded.parameters()) == 2 * 2 * HIDDEN * 5
+    assert prompt.training, "folding must not leave the prompt in evaluation mode"
+    with torch.no_grad():
+        expected = backbone(ids, lengths, prefix=prompt.eval()())
+        got = backbone(ids, lengths, prefix=folded.eval()())
+    for row, length in enumerate(lengths):
+        torch.testing.assert_close(got[row, :length], expected[row, :length], rtol=0, atol=1e-6)
+
+
+def test_zero_gated_begins_as_the_bare_backbone_and_a_zero_prefix_does_not(backbone):
+    ids, lengths = torch.randint(5, 60, (2, 9)), torch.tensor([9, 9])
+    gated = DeepPrompt((0, 1, 2), HEADS, 5, HEAD_DIM, Init.ZERO_GATED)
+    zeros = DeepPrompt((0, 1, 2), HEADS, 5, HEAD_DIM, Init.KV, torch.zeros(3, 2, HEADS, 5, HEAD_DIM))
+    with torch.no_grad():
+        bare = backbone(ids, lengths)
+        assert torch.equal(backbone(ids, lengths, prefix=gated()), bare)
+        assert (backbone(ids, lengths, prefix=zeros()) - bare).abs().max() > 1e-2
+
+
+def test_the_gate_learns_although_it_begins_at_zero(backbone):
+    prompt = DeepPrompt((1,), HEADS, 5, HEAD_DIM, Init.ZERO_GATED)
+    backbone(torch.randint(5, 60, (2, 9)), torch.tensor([9, 9]), prefix=prompt()).square().sum().backward()
+    assert prompt.gate.grad.abs().min() > 0
+
+
+def test_states_of_real_tokens_are_keys_and_values_of_the_encoder(backbone):
+    """Every slot must be the projection, written out here, of some real token of some row."""
+    torch.manual_seed(2)
+    rows = [torch.randint(5, 60, (size,)) for size in (4, 7, 9)]
+    features = [Feature(n, row.numpy().astype("int32"), 0 * row.numpy().astype("int32")) for n, row in enumerate(rows)]
+    states = token_states(backbone, features, (0, 2), 6, seed=3)
+    assert states.shape == (2, 2, HEADS, 6, HEAD_DIM)
+    model = backbone.model
+    allowed = []
+    for row in rows:
+        with torch.no_grad():
+            hidden = model(row[None], output_hidden_states=True).hidden_states
+        layer_states = []
+        for layer in (0, 2):
+            attention = model.encoder.layer[layer].attention.self
+            with torch.no_grad():
+                pair = [attention.key(hidden[layer])[0], attention.value(hidden[layer])[0]]
+            layer_states.append(torch.stack(pair))
+        allowed.append(torch.stack(layer_states)[:, :, 1:-1])  # special tokens stand at both ends
+    tokens = torch.cat(allowed, 2)  # [layer, 2, token, hidden]
+    got = states.permute(0, 1, 3, 2, 4).flatten(3)  # [layer, 2, slot, hidden]
+    distance = (got[:, :, :, None] - tokens[:, :, None]).abs().amax((0, 1, 4))
+    assert distance.min(1).values.max() < 1e-5
+    assert LAYERS == 3
+
+
+def test_kv_and_reparameterisation_together_begin_near_the_states():
+    torch.manual_seed(0)
+    states = 10 * torch.randn(1, 2, HEADS, 4, HEAD_DIM)
+    prompt = DeepPrompt((0,), HEADS, 4, HEAD_DIM, Init.KV, states, reparameterise=True)
+    assert torch.nn.functional.cosine_similarity(prompt.tensor().flatten(), states.flatten(), dim=0) > 0.98

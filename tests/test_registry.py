@@ -1,0 +1,81 @@
+"""The declarations of all suites: unique, complete, within the rules; and finding them by name."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.errors import PolypromptError
+from benchmarks.records import Prediction
+from benchmarks.registry import find_suite, find_task, suites
+from benchmarks.scoring import score
+from benchmarks.sources import OfficialSource
+from benchmarks.task import Kind, Task
+
+TASKS = [task for suite in suites() for task in suite.tasks]
+EVERY_TASK = pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+GOLD = {
+    Kind.REGRESSION: 1.0,
+    Kind.TAGGING: ("O",),
+    Kind.SPAN: ("x",),
+}
+
+
+def test_names_are_unique_and_found() -> None:
+    assert [suite.name for suite in suites()] == ["demo", "glue", "superglue", "conll", "squad", "xtreme"]
+    names = [task.name for task in TASKS]
+    assert len(set(names)) == len(names)
+    official = "sst2 stsb rte copa conll04 squad squad2 squadshifts xnli udpos xquad tatoeba"
+    assert set(official.split()) <= set(names)
+    assert all(find_task(task.name) is task for task in TASKS)
+    assert all(find_suite(suite.name) is suite for suite in suites())
+
+
+def test_did_you_mean() -> None:
+    with pytest.raises(PolypromptError, match=r"^unknown task 'tatoba': did you mean 'tatoeba'\?$"):
+        find_task("tatoba")
+    with pytest.raises(PolypromptError, match=r"^unknown suite 'XTRM': did you mean 'xtreme'\?$"):
+        find_suite("XTRM")
+    with pytest.raises(PolypromptError, match=r"^unknown suite 'zzzz': there are demo, glue"):
+        find_suite("zzzz")
+
+
+def test_suites_own_their_tasks() -> None:
+    for suite in suites():
+        names = {task.name for task in suite.tasks}
+        assert all(task.card.suite == suite.name for task in suite.tasks)
+        assert {name for category in suite.categories.values() for name in category} <= names
+
+
+@EVERY_TASK
+def test_declaration_is_complete(task: Task) -> None:
+    card = task.card
+    assert bool(card.labels) == (card.kind in (Kind.CLASSIFICATION, Kind.TAGGING))
+    assert len(set(card.labels)) == len(card.labels)
+    assert len(set(card.languages)) == len(card.languages) > 0
+    assert all((task.title, task.licence, task.how_to_get))
+    # every metric is one that the kind has
+    gold = GOLD.get(card.kind, card.labels[0] if card.labels else "0")
+    value = "x" if card.kind is Kind.SPAN else gold
+    assert list(score(card, [Prediction("0", value, gold)])) == list(card.metrics)
+
+
+@pytest.mark.parametrize(
+    "task", [task for task in TASKS if isinstance(task.source, OfficialSource)], ids=lambda task: task.name
+)
+def test_official_files(task: Task) -> None:
+    files = {
+        (split, language): task.source.files(split, language)
+        for split in ("train", "dev", "test")
+        for language in task.card.languages
+    }
+    assert all(files[task.eval_split, language] for language in task.card.languages)
+    trained = {language for (split, language), names in files.items() if split == "train" and names}
+    assert trained == ({task.card.train_language} if task.card.train_language else set())
+    assert (task.card.max_length, task.card.stride) == ((384, 128) if task.card.kind is Kind.SPAN else (128, 32))
+    assert not any("{" in name for names in files.values() for name in names)
+
+
+def test_languages_are_the_official_ones() -> None:
+    count = {name: len(find_task(name).card.languages) for name in ("xnli", "udpos", "xquad", "tatoeba")}
+    assert count == {"xnli": 15, "udpos": 33, "xquad": 11, "tatoeba": 36}
+    assert "en" not in find_task("tatoeba").card.languages

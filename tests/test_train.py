@@ -1,0 +1,153 @@
+"""The training loop, beside one written out with the formulas of the papers."""
+
+
+import pytest
+import torch
+from accelerate import Accelerator
+from tiny import tiny_model, tiny_tokenizer
+
+from benchmarks.errors import PolypromptError
+from benchmarks.records import Example, Split
+from benchmarks.task import Kind, Task, TaskCard
+from harness.backbone import Backbone
+from harness.checkpoint import load_checkpoint
+from harness.config import RunConfig
+from harness.data import TaskRows
+from harness.features import TextEncoder, pad
+from harness.methods import find_method
+from harness.model import Pooling
+from harness.run import make_model
+from harness.screen import Screen
+from harness.train import encode_training, train
+
+LABELS = ("a", "b", "c")
+
+
+def examples(count: int) -> tuple[Example, ...]:
+    return tuple(
+        Example(str(n), " ".join(f"w{5 + (7 * n + k) % 55}" for k in range(3 + n % 6)), label=LABELS[7 * n % 55 // 19])
+        for n in range(count)
+    )
+
+
+def prepare(method_name, tmp_path, **settings):
+    card = TaskCard(name="task", suite="test", kind=Kind.CLASSIFICATION, labels=LABELS, metrics=("accuracy",))
+    task = Task(card, source=None, title="", licence="", url="", how_to_get="")  # rows are given, none are read
+    rows = [TaskRows(task, Split(examples(22)), {}, frozenset())]
+    settings = {"batch": 4, "seed": 3, "prompt_length": 3, "pooling": "mean", "max_steps": 9, "epochs": 9} | settings
+    config = RunConfig(method=method_name, **settings)
+    backbone = Backbone("tiny", tiny_model("bert"), tiny_tokenizer("bert"))
+    encoder = TextEncoder(backbone.tokenizer, backbone.pad_id, backbone.token_types, backbone.max_positions)
+    training = encode_training(rows, encoder, config.batch, config.seed)
+    method = find_method(method_name)
+    model = make_model(config, method, backbone, rows, training)
+
+    def go(**more):
+        return train(model, training, config, method, Accelerator(), tmp_path / "c", "id", Screen(True), **more)
+
+    return model, training, config, go
+
+
+def adamw(weight, gradient, first, second, step, rate, decay):
+    """One step of AdamW as in arXiv 1711.05101, algorithm 2, with the defaults of its authors' code."""
+    weight = weight - rate * decay * weight
+    first.mul_(0.9).add_(0.1 * gradient)
+    second.mul_(0.999).add_(0.001 * gradient**2)
+    return weight - rate * (first / (1 - 0.9**step)) / ((second / (1 - 0.999**step)).sqrt() + 1e-8)
+
+
+def test_probe_ends_where_a_hand_written_loop_ends(tmp_path):
+    model, training, config, go = prepare("linear-probe", tmp_path, learning_rate=0.02, weight_decay=0.1)
+    head = model.heads["task"]
+    weight, bias = head.weight.detach().clone(), head.bias.detach().clone()
+    go()
+    moments = [torch.zeros_like(weight), torch.zeros_like(weight), torch.zeros_like(bias), torch.zeros_like(bias)]
+    for step in range(9):
+        batch = training[0].batches.rows(step)
+        rows = pad([training[0].features[row] for row in batch], 0)
+        lengths = torch.from_numpy(rows.lengths)
+        with torch.no_grad():
+            states = model.backbone(torch.from_numpy(rows.input_ids), lengths, torch.from_numpy(rows.type_ids))
+        pooled = torch.stack([states[n, :length].mean(0) for n, length in enumerate(lengths)])
+        gold = torch.nn.functional.one_hot(torch.tensor([training[0].targets[row] for row in batch]), 3)
+        error = ((pooled @ weight.T + bias).softmax(-1) - gold) / len(batch)  # gradient of the mean cross-entropy
+        gradients = [error.T @ pooled, error.sum(0)]
+        norm = torch.sqrt(sum((g**2).sum() for g in gradients))
+        gradients = [g * min(1.0, 1.0 / (norm + 1e-6)) for g in gradients]
+        rate = 0.02 * (1 - step / 9)
+        weight = adamw(weight, gradients[0], *moments[:2], step + 1, rate, 0.1)
+        bias = adamw(bias, gradients[1], *moments[2:], step + 1, rate, 0.0)
+    torch.testing.assert_close(head.weight, weight, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(head.bias, bias, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["ptuning-v2", "linear-probe", "fine-tune"])
+def test_only_what_the_method_names_is_changed(method, tmp_path):
+    model, _, _, go = prepare(method, tmp_path)
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    go()
+    changed = {name.split(".")[0] for name, weight in model.named_parameters() if not torch.equal(weight, before[name])}
+    assert changed == {"ptuning-v2": {"prompt", "heads"}, "linear-probe": {"heads"}, "fine-tune": {"backbone", "heads"}}[
+        method
+    ]
+
+
+@pytest.mark.parametrize("settings", [{}, {"reparameterise": True, "prompt_dropout": 0.2}, {"init": "zero-gated"}])
+def test_a_broken_off_training_ends_with_the_same_weights(settings, tmp_path):
+    """The process 'dies' before step 5, long after its last checkpoint at step 3, and another one goes on."""
+
+    class Died(Exception):
+        pass
+
+    def die(step):
+        if step == 5:
+            raise Died
+
+    whole, _, _, go = prepare("ptuning-v2", tmp_path / "whole", **settings)
+    go()
+
+    first, _, _, go = prepare("ptuning-v2", tmp_path / "parts", checkpoint_seconds=1e-9, **settings)
+    kept = tmp_path / "parts" / "c"
+
+    def copy_then_die(step):
+        if step == 3:
+            (tmp_path / "at3").write_bytes(kept.read_bytes())
+        die(step)
+
+    with pytest.raises(Died):
+        go(on_step=copy_then_die)
+    kept.write_bytes((tmp_path / "at3").read_bytes())
+    second, _, _, go = prepare("ptuning-v2", tmp_path / "parts", **settings)
+    progress = go()
+    assert (progress.step, progress.interruptions) == (9, 1)
+    for (name, expected), (_, got) in zip(whole.named_parameters(), second.named_parameters(), strict=True):
+        assert torch.equal(expected, got), name
+    assert not torch.equal(first.prompt.slots, second.prompt.slots)
+
+
+def test_checkpoints_that_do_not_fit_are_refused(tmp_path):
+    model, _, _, go = prepare("ptuning-v2", tmp_path)
+    go()
+    optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad])
+    with pytest.raises(PolypromptError, match="other settings"):
+        load_checkpoint(tmp_path / "c", model, optimizer, "another")
+    whole = (tmp_path / "c").read_bytes()
+    (tmp_path / "c").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(PolypromptError, match="damaged checkpoint"):
+        go()
+
+
+def test_a_loss_that_is_not_finite_stops_with_advice(tmp_path):
+    model, _, _, go = prepare("ptuning-v2", tmp_path)
+    with torch.no_grad():
+        model.prompt.slots[0] = float("nan")
+    with pytest.raises(PolypromptError, match="task at step 0: lower --learning-rate|is nan at step 0"):
+        go()
+
+
+def test_learning_happens(tmp_path):
+    """22 rows, three labels that the first word decides: far better in the end than guessing."""
+    _, _, _, go = prepare("ptuning-v2", tmp_path, max_steps=300, epochs=100, learning_rate=0.02, pooling="cls")
+    progress = go()
+    print(progress.curve)
+    assert progress.curve[-1][2] > 0.8
