@@ -36,10 +36,10 @@ def _chunks(sentences: Tags, vocabulary: Sequence[str]) -> NDArray[np.int64]:
     outside = code_of["O"]
     # seqeval puts an "O" behind each sentence and one more at the very end.
     codes = np.array([code for tags in sentences for code in (*map(code_of.__getitem__, tags), outside)] + [outside])
-    before = np.concatenate(([len(vocabulary)], codes[:-1]))  # the first token follows an "O" of no type
+    before = np.concatenate(([outside], codes[:-1]))
 
-    read = [(tag[0], tag[1:].split("-", maxsplit=1)[-1] or "_") for tag in vocabulary]
-    pairs = [[(left, right, of_left, of_right) for right, of_right in read] for left, of_left in [*read, ("O", "")]]
+    read = [(tag[0], tag[1:].split("-", maxsplit=1)[-1]) for tag in vocabulary]
+    pairs = [[(left, right, of_left, of_right) for right, of_right in read] for left, of_left in read]
     ends = np.array([[end_of_chunk(*pair) for pair in row] for row in pairs])[before, codes]
     starts = np.array([[start_of_chunk(*pair) for pair in row] for row in pairs])[before, codes]
     types = sorted({kind for _, kind in read})
@@ -47,4 +47,5 @@ def _chunks(sentences: Tags, vocabulary: Sequence[str]) -> NDArray[np.int64]:
 
     last = np.flatnonzero(ends) - 1
     first = np.maximum.accumulate(np.where(starts, np.arange(codes.size), 0))[last]
-    return (type_of[codes[last]] * codes.size + first) * codes.size + last
+    chunks: NDArray[np.int64] = (type_of[codes[last]] * codes.size + first) * codes.size + last
+    return chunks

@@ -100,7 +100,8 @@ class Manifest(BaseModel):
         method, seed, prompt: as configured; prompt is a sentence, e.g. "16 slots in layers 0-11, init kv".
         backbone: the encoder.
         tasks: cards of the tasks.
-        trainable: parameters trained, heads included. share: trainable over backbone parameters plus trainable, percent.
+        trainable: parameters trained, heads included.
+        share: trainable parameters over all parameters of backbone, prompt and heads, percent.
         data: file relative to the data folder (or "generated:NAME") -> sha256 of the bytes that were read.
         limits: what was cut for time (`max_train`, `max_eval`, `max_steps`) -> number; empty when nothing was.
         steps, examples_seen, train_seconds, evaluate_seconds: what training and evaluation took.
@@ -185,7 +186,8 @@ def read_predictions(path: Path) -> list[Prediction]:
         with gzip.open(path, "rt", encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
                 row = json.loads(line)
-                rows.append(Prediction(row["id"], _value(row["prediction"]), _optional(row["gold"]), tuple(row["scores"])))
+                value, gold, scores = _value(row["prediction"]), _optional(row["gold"]), tuple(row["scores"])
+                rows.append(Prediction(row["id"], value, gold, scores))
         return rows
     except FileNotFoundError:
         raise PolypromptError(f"{path}: no such predictions file") from None

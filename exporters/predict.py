@@ -166,11 +166,9 @@ def _answer_one(session: Session, options: argparse.Namespace) -> None:
 
 
 def _answer_file(session: Session, path: str, task: str | None) -> None:
-    try:
-        source = sys.stdin.buffer if path == "-" else Path(path).open("rb")
-    except OSError as error:
-        raise PolypromptError(f"--jsonl {path}: cannot be read ({error.strerror})") from None
-    with source:
+    if path != "-" and (not Path(path).exists() or Path(path).is_dir()):
+        raise PolypromptError(f"--jsonl {path}: no such file")
+    with sys.stdin.buffer if path == "-" else Path(path).open("rb") as source:
         for found in answer_lines(session, source, "stdin" if path == "-" else path, task):
             print(json.dumps(found, ensure_ascii=False), flush=True)
 

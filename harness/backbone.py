@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import GatedRepoError, HFValidationError, HTTPError, RepositoryNotFoundError
-from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
@@ -237,12 +236,15 @@ def _read_folder(name: str, folder: Path) -> tuple[PreTrainedModel, Tokenizer]:
             trust_remote_code=False,
             local_files_only=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are reported below, in one sentence
             **({"add_pooling_layer": False} if family in POOLED else {}),
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise PolypromptError(f"{name}: its weights cannot be loaded ({_first_line(error)})") from None
-    if missing := sorted(report["missing_keys"]):  # transformers would go on with random weights in their place
-        raise PolypromptError(f"{name}: its weights lack {len(missing)} tensors, {missing[0]} first")
+    except Exception as error:  # a wrong value in a configuration ends in anything from KeyError to AssertionError
+        raise PolypromptError(f"{name}: its configuration or weights cannot be loaded ({_reason(error)})") from None
+    # transformers goes on with random weights in place of those that are absent or of another shape
+    wrong = sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])])
+    if wrong:
+        raise PolypromptError(f"{name}: {len(wrong)} of its weights are absent or of another shape, {wrong[0]} first")
     return model, _read_tokenizer(name, folder)
 
 
@@ -253,7 +255,7 @@ def _read_tokenizer(name: str, folder: Path) -> Tokenizer:
         fast = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         return fast.backend_tokenizer
     except Exception as error:  # the Rust library raises plain Exception
-        raise PolypromptError(f"{name}: its tokenizer cannot be loaded ({_first_line(error)})") from None
+        raise PolypromptError(f"{name}: its tokenizer cannot be loaded ({_reason(error)})") from None
 
 
 def _hash(model: PreTrainedModel) -> str:
@@ -265,8 +267,8 @@ def _hash(model: PreTrainedModel) -> str:
     return digest.hexdigest()
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 @contextmanager

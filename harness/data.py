@@ -83,7 +83,6 @@ def load_rows(config: RunConfig) -> tuple[list[TaskRows], dict[str, str], list[s
         try:
             if task.card.train_language is not None:
                 train = _load(config, task, "train", task.card.train_language, hashes)
-                _check_labelled(task, train)
         except MissingData as error:
             missing.append(str(error))
             continue
@@ -123,12 +122,6 @@ def _load(config: RunConfig, task: Task, split: str, language: str, hashes: dict
 def _name(path: Path, data_dir: Path | None) -> str:
     inside = data_dir is not None and path.is_relative_to(data_dir)
     return str(path.relative_to(data_dir)) if inside and data_dir is not None else path.name
-
-
-def _check_labelled(task: Task, split: Split) -> None:
-    bare = next((example for example in split.examples if example.gold is None), None)
-    if bare is not None:
-        raise PolypromptError(f"task {task.name}: row {bare.id} of the training file has no label, use another file")
 
 
 def _is_cut(split: Split, limit: int | None) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
 from transformers import BertConfig, BertModel
 
@@ -153,7 +153,7 @@ def _read_tokenizer(file: _Cursor) -> tuple[Tokenizer, int]:
         pair="<s> $A </s> </s> $B </s>",
         special_tokens=[("<s>", start), ("</s>", end)],
     )
-    tokenizer.add_special_tokens([*(pieces[i] for i in (start, pad, end, unknown)), AddedToken("<mask>", lstrip=True)])
+    tokenizer.add_special_tokens([*(pieces[i] for i in (start, pad, end, unknown)), "<mask>"])
     return tokenizer, pad
 
 

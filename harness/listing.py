@@ -48,9 +48,14 @@ def listing_table(records: list[dict[str, Any]]) -> str:
         shown = " ".join(languages) if len(languages) <= 6 else f"{' '.join(languages[:5])} ... ({len(languages)})"
         lines.append((record["suite"], record["task"], record["kind"], record["metrics"][0], shown, found))
         absent = [f for f in files or [] if not f["found"]]
-        missing.extend(f"{record['task']} {f['split']} {f['language']}: {f['file']}" for f in absent)
+        missing.extend(_absent(record["task"], f) for f in absent)
         if absent:
             missing.append(f"    {record['how_to_get']}")
     headers = ("suite", "task", "kind", "metric", "languages", "files found")
     text = tabulate(lines, headers=headers, disable_numparse=True)
     return text + ("\n\nmissing:\n  " + "\n  ".join(missing) if missing else "")
+
+
+def _absent(task: str, file: dict[str, Any]) -> str:
+    places = file["file"].replace("|", " or ")  # alternatives, see `benchmarks.sources`
+    return f"{task} {file['split']} {file['language']}: {places}"

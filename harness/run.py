@@ -287,8 +287,10 @@ def main() -> int:
     """The command line."""
     flags, settings = parse(sys.argv[1:])
     if flags.config is not None:
-        settings = read_settings(flags.config) | settings
-    config = make_config(settings, str(flags.config) if flags.config and not sys.argv[3:] else "command line")
+        from_file = read_settings(flags.config)
+        make_config(from_file, str(flags.config))  # so that an error names the file
+        settings = from_file | settings
+    config = make_config(settings, "command line")
     if flags.list:
         records = listing(config.data_dir)
         print(json.dumps(records, indent=2, ensure_ascii=False) if flags.json else listing_table(records))

@@ -106,7 +106,8 @@ def collect(paths: Iterable[Path], complain: Complain) -> list[Run]:
             if run.id in runs:
                 raise PolypromptError(f"{folder}: has the same id as {runs[run.id].folder}")
         except PolypromptError as error:
-            complain(f"left out: {error}")
+            named = str(folder) in str(error)
+            complain(f"left out: {error}" if named else f"left out: {folder}: {error}")
         except Exception as error:  # whatever a hostile or half-written file provokes is the fault of that run alone
             complain(f"left out: {folder}: cannot be read ({type(error).__name__}: {error})")
         else:

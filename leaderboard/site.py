@@ -326,7 +326,12 @@ def _language_table(anchor: str, title: str, card: TaskCard, views: Sequence[Ent
 def _average_column(name: str, suite: Suite) -> Column:
     tasks = suite.categories.get(name, [task.name for task in suite.tasks])
     title = name.capitalize() if name == "average" else name
-    return Column(title, (f"{len(tasks)} task{'s' if len(tasks) > 1 else ''}",), f"official average over {', '.join(tasks)}", emphasised=True)
+    return Column(
+        title,
+        (f"{len(tasks)} task{'s' if len(tasks) > 1 else ''}",),
+        f"official average over {', '.join(tasks)}",
+        emphasised=True,
+    )
 
 
 def _task_column(task: str, title: str, views: Sequence[EntryView]) -> Column:
@@ -360,7 +365,11 @@ def _order(averages: dict[str, Figure | None], view: EntryView) -> tuple[bool, f
     first = next(iter(averages.values()), None)
     manifest = view.first.manifest
     comparable = first is not None and "limited" not in first.signs
-    return not comparable, -first.score if first else math.inf, f"{manifest.method}\0{manifest.backbone.name}\0{view.first.id}"
+    return (
+        not comparable,
+        -first.score if first else math.inf,
+        f"{manifest.method}\0{manifest.backbone.name}\0{view.first.id}",
+    )
 
 
 def _signs(cells: Sequence[Cell], partial: bool = False) -> tuple[str, ...]:

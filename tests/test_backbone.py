@@ -203,13 +203,21 @@ def test_damaged_files(folder):
     state = load_file(weights)
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-10])
-    assert "weights cannot be loaded" in refused(folder)
+    assert "weights cannot be loaded (SafetensorError" in refused(folder)
     del state["encoder.layer.1.output.dense.bias"]
     save_file(state, weights, {"format": "pt"})
-    assert "lack 1 tensors, encoder.layer.1.output.dense.bias first" in refused(folder)
+    assert "1 of its weights are absent or of another shape, encoder.layer.1.output.dense.bias" in refused(folder)
     weights.write_bytes(whole)
-    edit_config(folder, hidden_size=64)
-    assert "weights cannot be loaded" in refused(folder)
+    edit_config(folder, max_position_embeddings=50)
+    assert "1 of its weights are absent or of another shape, embeddings.position_embeddings.weight" in refused(folder)
+
+
+@pytest.mark.parametrize(
+    "change", [{"hidden_size": "x"}, {"num_attention_heads": 5}, {"hidden_act": "nope"}, {"pad_token_id": 99}]
+)
+def test_a_wrong_configuration_is_one_line(folder, change):
+    edit_config(folder, **change)
+    assert "configuration or weights cannot be loaded" in refused(folder)
 
 
 def test_a_tokenizer_with_more_pieces_than_the_weights_is_refused(folder):

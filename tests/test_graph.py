@@ -134,7 +134,7 @@ def test_another_activation_is_refused_by_name() -> None:
 
 
 def test_another_family_is_refused_by_name() -> None:
-    with pytest.raises(PolypromptError, match="xlnet.*supported: bert"):
+    with pytest.raises(PolypromptError, match=r"xlnet.*supported: bert"):
         read_weights({"model_type": "xlnet"}, {}, 0, False)
 
 

@@ -100,8 +100,8 @@ def test_damaged_gzip(tmp_path: Path) -> None:
 
 
 def test_only_line_feeds_end_a_line(tmp_path: Path) -> None:
-    put(tmp_path, "glue/SST-2/dev.tsv", "sentence\tlabel\none\u2028two\x85three\x0cfour\rfive\t1\n")
-    assert data.load(SST2, "dev", "en", tmp_path).examples[0].text == "one\u2028two\x85three\x0cfour\rfive"
+    put(tmp_path, "glue/SST-2/dev.tsv", "sentence\tlabel\n one\u2028two\x85three\x0cfour\rfive\t1\n")
+    assert data.load(SST2, "dev", "en", tmp_path).examples[0].text == " one\u2028two\x85three\x0cfour\rfive"
 
 
 def test_million_characters_in_a_line(tmp_path: Path) -> None:
@@ -178,6 +178,8 @@ def test_conll(tmp_path: Path, separator: str) -> None:
 def test_conll_token_may_be_a_no_break_space(tmp_path: Path) -> None:
     put(tmp_path, "xtreme/download/udpos/dev-fr.tsv", "10\tNUM\n\u00a0\tPUNCT\n000\tNUM\n")
     assert data.load(UDPOS, "dev", "fr", tmp_path).examples[0].tokens == ("10", "\u00a0", "000")
+    put(tmp_path, "xtreme/download/udpos/test-fr.tsv", "10\n\u00a0\n000\n")
+    assert data.load(UDPOS, "test", "fr", tmp_path).examples[0].tokens == ("10", "\u00a0", "000")
 
 
 def test_conll_without_tags(tmp_path: Path) -> None:
@@ -192,9 +194,10 @@ def test_conll_without_tags(tmp_path: Path) -> None:
     [
         ("Ann\tB-Peop\nruns\n", 2, "1 columns where 2 are expected"),
         ("Ann\tB-Peop\nruns\tO\tO\n", 2, "3 columns where 2 are expected"),
-        ("Ann\tB-PER\n", 1, "unknown tag 'B-PER'; it must be one of O, B-Loc"),
+        ("Ann\tB-Peop\nSmith\tI-PER\n", 2, "unknown tag 'I-PER'; it must be one of O, B-Loc"),
         ("Ann\tB-Peop\n\tO\n", 2, "no token before the tag"),
         ("", 1, "empty"),
+        ("-DOCSTART- O\n\n", 1, "no sentence"),
         (b"Ann\tO\nJos\xe9\tO\n", 2, "not UTF-8"),
     ],
 )
@@ -359,6 +362,8 @@ def test_status_and_languages(tmp_path: Path) -> None:
     }
     assert data.languages(TATOEBA, "test", tmp_path) == ("de",)
     assert data.languages(TATOEBA, "train", tmp_path) == ()
+    put(tmp_path, "xtreme/download/xnli/train-en.tsv", "A\tB\tneutral\n")
+    assert data.languages(XNLI, "train", tmp_path) == ("en",)
     assert data.languages(XNLI, "train", None) == ("en",)
     assert data.languages(XNLI, "test", None) == XNLI.card.languages
     assert data.status(TATOEBA, None) == []

@@ -154,6 +154,7 @@ ANSWERS = [  # gold, predicted, F1, exact: by evaluate-v1.1.py
     (("Denver Broncos",), "Denver", 2 / 3, 0),  # precision 1, recall 1/2
     (("gold", "a gold anniversary"), "golden anniversary", 1 / 2, 0),  # the best of all accepted answers
     (("a b c",), "b b d", 2 * (1 / 3 * 1 / 2) / (1 / 3 + 1 / 2), 0),  # "a" is an article; one "b" is shared
+    (("b b c",), "b b d", 2 / 3, 0),  # two words are shared
     (("U.S.",), "us", 1, 1),  # punctuation is cut out, not replaced
     (("anthem",), "an them", 0, 0),  # articles are whole words
     (("twenty-one",), "twenty one", 0, 0),

@@ -1,6 +1,5 @@
 """The training loop, beside one written out with the formulas of the papers."""
 
-
 import pytest
 import torch
 from accelerate import Accelerator
@@ -15,7 +14,6 @@ from harness.config import RunConfig
 from harness.data import TaskRows
 from harness.features import TextEncoder, pad
 from harness.methods import find_method
-from harness.model import Pooling
 from harness.run import make_model
 from harness.screen import Screen
 from harness.train import encode_training, train
@@ -57,7 +55,7 @@ def adamw(weight, gradient, first, second, step, rate, decay):
 
 
 def test_probe_ends_where_a_hand_written_loop_ends(tmp_path):
-    model, training, config, go = prepare("linear-probe", tmp_path, learning_rate=0.02, weight_decay=0.1)
+    model, training, _, go = prepare("linear-probe", tmp_path, learning_rate=0.02, weight_decay=0.1)
     head = model.heads["task"]
     weight, bias = head.weight.detach().clone(), head.bias.detach().clone()
     go()
@@ -86,10 +84,9 @@ def test_only_what_the_method_names_is_changed(method, tmp_path):
     model, _, _, go = prepare(method, tmp_path)
     before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
     go()
-    changed = {name.split(".")[0] for name, weight in model.named_parameters() if not torch.equal(weight, before[name])}
-    assert changed == {"ptuning-v2": {"prompt", "heads"}, "linear-probe": {"heads"}, "fine-tune": {"backbone", "heads"}}[
-        method
-    ]
+    changed = {name for name, weight in model.named_parameters() if not torch.equal(weight, before[name])}
+    expected = {"ptuning-v2": {"prompt", "heads"}, "linear-probe": {"heads"}, "fine-tune": {"backbone", "heads"}}
+    assert {name.split(".")[0] for name in changed} == expected[method]
 
 
 @pytest.mark.parametrize("settings", [{}, {"reparameterise": True, "prompt_dropout": 0.2}, {"init": "zero-gated"}])
@@ -141,7 +138,7 @@ def test_a_loss_that_is_not_finite_stops_with_advice(tmp_path):
     model, _, _, go = prepare("ptuning-v2", tmp_path)
     with torch.no_grad():
         model.prompt.slots[0] = float("nan")
-    with pytest.raises(PolypromptError, match="task at step 0: lower --learning-rate|is nan at step 0"):
+    with pytest.raises(PolypromptError, match="of task task is nan at step 0: lower --learning-rate"):
         go()
 
 

@@ -37,6 +37,7 @@ _NO_CURRENCIES = frozenset(
 )
 
 
+@cache
 def names(kind: str, split: str) -> tuple[str, ...]:
     """The codes whose names may occur in a split; no code occurs in two splits.
 

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.errors import DataError
-from benchmarks.readers.rows import Columns, Row, to_examples, unknown_tag
+from benchmarks.readers.rows import Row, to_examples, unknown_tag
 from benchmarks.readers.text import read_lines
-from benchmarks.records import Split
+from benchmarks.records import Example, Split
 from benchmarks.task import TaskCard
 
 _BLANKS = re.compile(" +")
-_SENTENCE = Columns(tokens="tokens", tags="tags")
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Conll:
 
     def __call__(self, card: TaskCard, paths: Sequence[Path]) -> Split:
         """See `Reader`."""
-        return Split(to_examples(card, (place for path in paths for place in self._sentences(card, path)), _SENTENCE))
+        return Split(to_examples(card, (place for path in paths for place in self._sentences(card, path)), _sentence))
 
     def _sentences(self, card: TaskCard, path: Path) -> Iterator[tuple[str, Row]]:
         lines = read_lines(path)
@@ -46,10 +45,7 @@ class Conll:
             # Only blanks and tabs make a line blank: a token may be a no-break space.
             if not line.strip(" \t"):
                 if tokens:
-                    yield (
-                        f"{path}:{number - len(tokens)}",
-                        {"tokens": tokens, "tags": tags} if tags else {"tokens": tokens},
-                    )
+                    yield f"{path}:{number - len(tokens)}", {"tokens": tokens, "tags": tags}
                     tokens, tags = [], []
                 continue
             if line.startswith("-DOCSTART-"):
@@ -69,3 +65,10 @@ class Conll:
                 if cells[self.tag] not in known:
                     raise DataError(f"{path}:{number}: {unknown_tag(card, cells[self.tag])}")
                 tags.append(cells[self.tag])
+        if not width:
+            raise DataError(f"{path}:1: no sentence in the file; fetch it again")
+
+
+def _sentence(card: TaskCard, row: Row, index: int) -> Example:
+    """A `RowMapper` for tags that are checked already, each at its line."""
+    return Example(str(index), tokens=tuple(row["tokens"]), tags=tuple(row["tags"]) or None)

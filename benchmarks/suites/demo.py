@@ -119,6 +119,7 @@ SUITE = Suite(
                 languages=LANGUAGES,
                 metrics=("f1", "em"),
                 max_length=128,
+                no_answer=True,
             ),
         ),
         _task(

@@ -8,7 +8,7 @@ from benchmarks.sources import OfficialSource, SplitFiles
 from benchmarks.task import Kind, Suite, Task, TaskCard
 
 
-def span_card(name: str, suite: str, languages: tuple[str, ...] = ("en",)) -> TaskCard:
+def span_card(name: str, suite: str, languages: tuple[str, ...] = ("en",), no_answer: bool = False) -> TaskCard:
     """The card of a task in SQuAD's format, with the windows of its paper's baselines: 384 pieces, 128 shared."""
     return TaskCard(
         name=name,
@@ -18,12 +18,13 @@ def span_card(name: str, suite: str, languages: tuple[str, ...] = ("en",)) -> Ta
         metrics=("f1", "em"),
         max_length=384,
         stride=128,
+        no_answer=no_answer,
     )
 
 
 def _squad(name: str, title: str, version: str, hub: Hub) -> Task:
     return Task(
-        card=span_card(name, "squad"),
+        card=span_card(name, "squad", no_answer=version == "2.0"),
         source=OfficialSource(
             {split: SplitFiles((f"squad/{split}-v{version}.json",), SquadJson(), hub) for split in ("train", "dev")}
         ),
