@@ -30,7 +30,7 @@ class Method:
 METHODS = {
     method.name: method
     for method in (
-        Method("ptuning-v2", True, False, 1e-2, 0.0, 4, "keys and values in front of every layer, arXiv 2110.07602"),
+        Method("ptuning-v2", True, False, 2e-2, 0.0, 4, "keys and values in front of every layer, arXiv 2110.07602"),
         Method("linear-probe", False, False, 1e-2, 0.0, 4, "heads alone over the frozen encoder"),
         Method("fine-tune", False, True, 5e-5, 0.01, 3, "every weight of the encoder"),
     )
