@@ -61,7 +61,8 @@ def load(task: Task, split: str, language: str, data_dir: Path | None, files: Fi
         rows = source.read(task.card, split, language, data_dir)
     except MissingData as error:
         raise MissingData(
-            f"{task.name}, {split}, {language}: {error}. {task.how_to_get} --skip-missing goes on without it."
+            f"{task.name}, {split}, {language}: {error}",
+            f"{task.how_to_get} --skip-missing goes on without it.",
         ) from None
     if split == "train":
         for example in rows.examples:

@@ -15,7 +15,17 @@ class DataError(PolypromptError):
 
 
 class MissingData(PolypromptError):
-    """A file that a task needs is not there; the message names every place looked at and how to get it."""
+    """A file that a task needs is not there; the message names every place looked at and how to get it.
+
+    Attributes:
+        what: what is missing, in which places it was looked for.
+        advice: how to get it or go on without it.
+    """
+
+    def __init__(self, what: str, advice: str = "") -> None:
+        super().__init__(f"{what}. {advice}" if advice else what)
+        self.what = what
+        self.advice = advice
 
 
 def run_command(command: Callable[[], int]) -> int:

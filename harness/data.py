@@ -75,7 +75,7 @@ def load_rows(config: RunConfig) -> tuple[list[TaskRows], dict[str, str], list[s
     """
     rows: list[TaskRows] = []
     hashes: dict[str, str] = {}
-    missing: list[str] = []
+    missing: list[MissingData] = []
     for task in chosen_tasks(config):
         train: Split | None = None
         evaluation: dict[str, Split] = {}
@@ -84,22 +84,25 @@ def load_rows(config: RunConfig) -> tuple[list[TaskRows], dict[str, str], list[s
             if task.card.train_language is not None:
                 train = _load(config, task, "train", task.card.train_language, hashes)
         except MissingData as error:
-            missing.append(str(error))
+            missing.append(error)
             continue
         for language in wanted:
             try:
                 evaluation[language] = _load(config, task, task.eval_split, language, hashes)
             except MissingData as error:
-                missing.append(str(error))
+                missing.append(error)
         if evaluation:
             cut = frozenset(code for code, split in evaluation.items() if _is_cut(split, config.max_eval))
             limited = {code: _part(split, config.max_eval) for code, split in evaluation.items()}
             rows.append(TaskRows(task, None if train is None else _part(train, config.max_train), limited, cut))
-    if missing and not config.skip_missing:
-        raise MissingData("\n  ".join(["some data is missing (--skip-missing goes on with the rest):", *missing]))
-    if not rows:
-        raise MissingData("\n  ".join(["no task has its data:", *missing]))
-    return rows, hashes, missing
+    if missing and not (config.skip_missing and rows):
+        what = [error.what for error in missing]
+        advice = list(
+            dict.fromkeys(error.advice.replace(" --skip-missing goes on without it.", "") for error in missing)
+        )
+        title = "no task has its data:" if config.skip_missing else "--skip-missing goes on without what is missing:"
+        raise MissingData("\n  ".join([title, *what, *advice]))
+    return rows, hashes, [error.what for error in missing]
 
 
 def load_evaluation(config: RunConfig, task: Task, language: str) -> Split:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -65,10 +66,14 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table: an entry of the board and its figures, None where it was not scored."""
+    """A row of a table: an entry of the board and its figures, None where it was not scored.
+
+    `alike` says that another row of the table has the same method, backbone and prompt: only the run tells them apart.
+    """
 
     entry: EntryView
     figures: tuple[Figure | None, ...]
+    alike: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,12 @@ class EntryView:
     def first(self) -> Run:
         """The run with the lowest seed; it stands for what all seeds share."""
         return self.runs[0]
+
+    @property
+    def label(self) -> tuple[str, str, str]:
+        """Method, backbone and prompt: what heads its rows."""
+        manifest = self.first.manifest
+        return manifest.method, manifest.backbone.name, manifest.prompt
 
     @property
     def seconds(self) -> float:
@@ -355,7 +366,11 @@ def _table(anchor: str, title: str, note: str, columns: Sequence[Column], rows: 
             ]
         )
         chance.append(next((figure.chance for figure in figures if figure and figure.peers == peers), None))
-    rows = [Row(row.entry, tuple(figures)) for row, figures in zip(rows, zip(*marked, strict=True), strict=True)]
+    labels = Counter(row.entry.label for row in rows)
+    rows = [
+        Row(row.entry, tuple(figures), labels[row.entry.label] > 1)
+        for row, figures in zip(rows, zip(*marked, strict=True), strict=True)
+    ]
     used = {sign for row in rows for figure in row.figures if figure for sign in figure.signs}
     signs = tuple(sign for sign in SIGNS if sign in used)
     return Table(anchor, title, note, tuple(columns), tuple(rows), tuple(chance), costs, signs)

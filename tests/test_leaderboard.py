@@ -153,6 +153,8 @@ def test_another_setting_is_another_row(tmp_path: Path) -> None:
     for name, rate, seed in [("a", 1e-2, 0), ("b", 1e-3, 1), ("c", 1e-2, 1)]:
         write_run(tmp_path / name, GLUE, seed=seed, config=f"learning_rate = {rate}\nseed = {seed}\nname = '{name}'\n")
     assert build([tmp_path], tmp_path / "site").rows == 2
+    rows = Page(tmp_path / "site/index.html").tables[0][1:3]
+    assert ["run a" in row[0] for row in rows].count(True) == ["run b" in row[0] for row in rows].count(True) == 1
 
 
 def test_an_exact_repeat_is_no_seed(tmp_path: Path) -> None:
@@ -262,10 +264,10 @@ def test_broken_runs_are_named_and_the_rest_is_built(tmp_path: Path, capsys: pyt
     write_run(runs / "climbs", GLUE, run="../../climbs")
     folder = write_run(runs / "elsewhere", GLUE[:1])
     results = json.loads((folder / "results.json").read_text())
-    results["records"][0]["predictions"] = "../good/predictions/sst2.en.test.jsonl.gz"
+    results["records"][0]["predictions"] = f"../good/predictions/{GLUE[0].name}.en.test.jsonl.gz"
     (folder / "results.json").write_text(json.dumps(results))
     rows = [Prediction("1", "0", ("a", "b"))]
-    write_predictions(write_run(runs / "other-form", GLUE[:1]) / "predictions/sst2.en.test.jsonl.gz", rows)
+    write_predictions(write_run(runs / "other-form", GLUE[:1]) / f"predictions/{GLUE[0].name}.en.test.jsonl.gz", rows)
 
     assert command.main([str(runs), "--out", str(out), "--json"]) == 0
     printed = capsys.readouterr()

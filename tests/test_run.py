@@ -217,7 +217,7 @@ def test_kill_and_interrupt_lose_nothing(backbone, tmp_path):
         (("--suite", "demo", "--files", "x"), "write TASK.SPLIT=FILE"),
         (("--suite", "demo", "--name", "../x"), "--name '../x'"),
         (("--suite", "demo", "--config", "none.toml"), "none.toml: cannot be read"),
-        (("--suite", "glue", "--data-dir", "."), "--skip-missing goes on with the rest"),
+        (("--suite", "glue", "--data-dir", "."), "--skip-missing goes on without what is missing"),
     ],
 )
 def test_a_bad_request_gets_one_clear_error(arguments, message, backbone, command, tmp_path, monkeypatch):
