@@ -200,7 +200,11 @@ def _check_tensors(folder: Path, card: BundleCard) -> None:
         _check_location(folder, name, MODEL)
         if name not in card.files:
             raise PolypromptError(f"{folder / MODEL}: refers to {name!r}, which {CARD} does not list")
-        if not 0 <= int(place["offset"]) <= int(place["offset"]) + int(place["length"]) <= card.files[name].bytes:
+        try:
+            offset, length = int(place["offset"]), int(place["length"])
+        except (KeyError, ValueError):
+            raise PolypromptError(f"{folder / MODEL}: tensor {tensor.name} has no place in {name}") from None
+        if offset < 0 or length < 0 or offset + length > card.files[name].bytes:
             raise PolypromptError(f"{folder / MODEL}: tensor {tensor.name} lies beyond the end of {name}")
 
 

@@ -188,7 +188,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print a JSON object instead of text")
     parser.add_argument("--threads", type=int, help="of the runtime (default: one a core)")
     parser.add_argument("--provider", default="cpu", help=f"{' or '.join(PROVIDERS)} (default: %(default)s)")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()  # else a text behind an option is refused
     exported = options.bundle / "export"
     inside = not (options.bundle / CARD).is_file() and (exported / CARD).is_file()
     session = Session(exported if inside else options.bundle, options.threads, options.provider)

@@ -204,11 +204,18 @@ class Session:
 
 
 def check_example(card: TaskCard, example: Example) -> None:
-    """See that an example has what its task reads.
+    """See that an example has what its task reads, and that it is text.
 
     Raises:
-        PolypromptError: names the field.
+        PolypromptError: names the field, or the string that is not valid Unicode.
     """
+    for text in (example.id, example.text, example.text_pair or "", *example.choices, *example.tokens):
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            raise PolypromptError(
+                f"{text!a} holds half of a surrogate pair; only whole characters can be read"
+            ) from None
     needs = {
         Kind.CHOICE: ("choices", "the alternatives", not example.choices),
         Kind.TAGGING: ("tokens", "the words", not example.tokens),

@@ -49,7 +49,7 @@ def verify(session: Session, reference: Reference, samples: Mapping[str, Sample]
             examples=len(examples[name]),
             languages=list(samples[name]),
             difference=float(np.nan_to_num(worst, nan=np.inf)),
-            agreement=_agreement(card, examples[name], exported, original),
+            agreement=_agreement(card, examples[name], exported, original, atol),
         )
     last = max(tasks, key=lambda name: tasks[name].difference)
     if tasks[last].difference > atol:
@@ -61,16 +61,18 @@ def verify(session: Session, reference: Reference, samples: Mapping[str, Sample]
     return Parity(engine=engine, atol=atol, difference=tasks[last].difference, tasks=tasks)
 
 
-def _agreement(card: TaskCard, examples: Sequence[Example], ours: Encoded, theirs: Encoded) -> float:
-    """Share of equal predictions, 0..1; in retrieval of texts that have the same nearest other text."""
+def _agreement(card: TaskCard, examples: Sequence[Example], ours: Encoded, theirs: Encoded, atol: float) -> float:
+    """Share of equal predictions, 0..1.
+
+    Numbers are equal within `atol`. In retrieval it is the share of texts that have the same nearest other text.
+    """
     if card.kind is Kind.RETRIEVAL:
         return float(np.mean(_nearest_other(ours.outputs) == _nearest_other(theirs.outputs)))
-    pairs = zip(
-        decode(card, examples, ours.features, ours.outputs),
-        decode(card, examples, theirs.features, theirs.outputs),
-        strict=True,
-    )
-    return float(np.mean([mine.value == other.value for mine, other in pairs]))
+    mine = [row.value for row in decode(card, examples, ours.features, ours.outputs)]
+    other = [row.value for row in decode(card, examples, theirs.features, theirs.outputs)]
+    if card.kind is Kind.REGRESSION:
+        return float(np.mean(np.isclose(np.array(mine, float), np.array(other, float), rtol=0, atol=atol)))
+    return float(np.mean([one == two for one, two in zip(mine, other, strict=True)]))
 
 
 def _nearest_other(vectors: Sequence[Floats]) -> NDArray[np.int64]:

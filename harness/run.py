@@ -133,7 +133,7 @@ def execute(config: RunConfig, resume: bool, screen: Screen) -> Results:
     Raises:
         PolypromptError: see its message; what was computed so far stays in the run folder.
     """
-    run, method = config.folder, find_method(config.method)
+    run, method, code = config.folder, find_method(config.method), provenance.code_version()
     if _is_finished(config, run, resume):
         screen.say(f"{run} is complete")
         return read_model(run / "results.json", Results)
@@ -164,7 +164,7 @@ def execute(config: RunConfig, resume: bool, screen: Screen) -> Results:
         run=run.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         command=command_line(config),
-        code=provenance.code_version(),
+        code=code,
         packages=provenance.packages(),
         processor=provenance.processor(accelerator.device),
         precision=accelerator.mixed_precision.replace("no", "fp32"),

@@ -289,7 +289,7 @@ def test_json_lines_of_several_tasks(session: Session, monkeypatch: pytest.Monke
         (b'{"task": "mood", "txet": "w7"}', "unknown field 'txet'"),
         (b'{"task": "mood"}', "needs text"),
         (b'{"task": "mood", "text": 7}', "text: "),
-        (b'{"task": "mood", "text": "\\ud800"}', "text: "),
+        (b'{"task": "mood", "text": "\\ud800"}', "surrogate"),
         (b'{"task": "modo", "text": "w7"}', "did you mean mood"),
         (b'{"text": "w7"}', "names no task"),
         (b'{"task": "question", "text": "w7"}', "needs text_pair"),

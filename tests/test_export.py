@@ -1,0 +1,117 @@
+"""From a run folder to a bundle, for every method, checked on rows of the demo suite."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from bundles import tiny_manifest
+from tiny import tiny_model, tiny_tokenizer
+
+import exporters.export
+from benchmarks.errors import PolypromptError
+from benchmarks.registry import find_suite
+from benchmarks.results import write_model
+from exporters.bundle import BundleCard, open_bundle
+from exporters.export import export, graph_of
+from exporters.session import Session
+from harness.backbone import load_backbone
+from harness.config import RunConfig, save_config
+from harness.model import PromptedModel
+from harness.prompt import stored_prompt
+from harness.store import save_weights
+
+CARDS = [task.card for task in find_suite("demo").tasks]
+
+
+def make_run(folder: Path, method: str, family: str = "bert") -> Path:
+    """A run folder as training leaves it, with random weights."""
+    source = folder / "backbone"
+    tiny_model(family).save_pretrained(source)
+    tiny_tokenizer(family).save(str(source / "tokenizer.json"))
+    backbone = load_backbone(str(source))
+    torch.manual_seed(2)
+    prompt = None
+    if method == "ptuning-v2":
+        prompt = stored_prompt(torch.randn(2, 2, backbone.heads, 3, backbone.head_dim), (0, 2), False)
+    config = RunConfig(suite=["demo"], languages=["en", "de"], backbone=str(source), method=method)
+    model = PromptedModel(backbone, prompt, CARDS, config.pooling)
+    manifest = tiny_manifest(model, CARDS).model_copy(update={"method": method})
+    if method == "fine-tune":
+        backbone.requires_grad_(True)
+        with torch.no_grad():
+            for weight in backbone.parameters():
+                weight.add_(torch.randn_like(weight) * 0.05)
+    run = folder / "run"
+    save_config(config, run / "config.toml")
+    write_model(run / "manifest.json", manifest)
+    save_weights(model, run)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("method", "family"), [("ptuning-v2", "bert"), ("linear-probe", "xlm-roberta"), ("fine-tune", "distilbert")]
+)
+def test_every_method_exports_and_answers(method: str, family: str, tmp_path: Path) -> None:
+    run = make_run(tmp_path, method, family)
+    card = export(run, run / "export", atol=1e-4, rows=6)
+    assert card == open_bundle(run / "export")
+    assert (card.method, card.slots, card.prompt_layers) == (
+        method,
+        *((3, [0, 2]) if method == "ptuning-v2" else (0, [])),
+    )
+    assert card.parity is not None
+    assert list(card.parity.tasks) == [task.name for task in CARDS]
+    for part in card.parity.tasks.values():
+        assert part.difference < 1e-4
+        assert part.agreement == 1
+        assert part.examples == 6
+        assert part.languages in (["en", "de"], ["de"])
+    assert list(Session(run / "export").tasks.values()) == CARDS
+
+
+def test_a_graph_that_differs_is_refused_and_the_old_bundle_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path, "ptuning-v2")
+    export(run, run / "export", rows=2)
+    before = {path.name: path.read_bytes() for path in (run / "export").iterdir()}
+
+    def wrong(model: PromptedModel, cards: list) -> object:
+        model.prompt.slots.mul_(1.1)
+        graph = graph_of(model, cards)
+        model.prompt.slots.div_(1.1)
+        return graph
+
+    monkeypatch.setattr(exporters.export, "graph_of", wrong)
+    for out in (run / "export", run / "other"):
+        with pytest.raises(PolypromptError, match="--atol 0.001 allows; nothing was written"):
+            export(run, out, rows=2)
+    assert {path.name: path.read_bytes() for path in (run / "export").iterdir()} == before
+    assert not [path for path in run.iterdir() if path.name == "other" or path.name.startswith(".")]
+
+
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path, "linear-probe")
+    monkeypatch.setattr(sys, "argv", ["export", str(run), "--rows", "2", "--out", str(tmp_path / "out")])
+    assert exporters.export.main() == 0
+    text = capsys.readouterr().out
+    assert all(f"{card.name} " in text for card in CARDS)
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--json"])
+    assert exporters.export.main() == 0
+    assert BundleCard.model_validate(json.loads(capsys.readouterr().out)) == open_bundle(tmp_path / "out")
+    monkeypatch.setattr(sys, "argv", ["export", str(run), "--rows", "0"])
+    with pytest.raises(PolypromptError, match="--rows 0"):
+        exporters.export.main()
+
+
+def test_a_run_whose_heads_are_gone(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "linear-probe")
+    (run / "heads.safetensors").unlink()
+    with pytest.raises(PolypromptError, match="missing or damaged"):
+        export(run, run / "export")
+    shutil.rmtree(run)
+    with pytest.raises(PolypromptError, match=r"manifest\.json"):
+        export(run, run / "export")
