@@ -87,7 +87,7 @@ def test_a_graph_that_differs_is_refused_and_the_old_bundle_stays(
 
     monkeypatch.setattr(exporters.export, "graph_of", wrong)
     for out in (run / "export", run / "other"):
-        with pytest.raises(PolypromptError, match="--atol 0.001 allows; nothing was written"):
+        with pytest.raises(PolypromptError, match=r"--atol 0\.001 allows; nothing was written"):
             export(run, out, rows=2)
     assert {path.name: path.read_bytes() for path in (run / "export").iterdir()} == before
     assert not [path for path in run.iterdir() if path.name == "other" or path.name.startswith(".")]
