@@ -14,6 +14,9 @@ from benchmarks.task import Kind, TaskCard
 
 Ints = NDArray[np.int32]
 
+MARK = "\u2581"
+"""SentencePiece's mark for the beginning of a word."""
+
 
 @dataclass(frozen=True, slots=True)
 class Feature:
@@ -25,7 +28,8 @@ class Feature:
         type_ids: 0 for the first text, 1 for the second where the tokenizer tells them apart, [seq].
         words: tagging: index of each word that is read in this row, [words]. A word in the overlap of two windows is
             read in the one that shows more of its surroundings.
-        positions: tagging: where the first piece of each of those words is, [words].
+        positions: tagging: where the first piece of each of those words is (one with text, not the mark of a word's
+            beginning alone), [words].
         spans: span extraction: begin and end of each piece in the context, in characters, (-1, -1) for pieces that
             are not in the context, [seq, 2].
     """
@@ -151,14 +155,18 @@ class TextEncoder:
 
 
 def _word_starts(window: Encoding, cut_left: bool, cut_right: bool) -> list[tuple[int, int, float]]:
-    """Word, position of its first piece, and pieces between it and the nearest cut, for one window."""
+    """Word, position of its first piece with text, and pieces between it and the nearest cut, for one window."""
     starts: list[tuple[int, int, float]] = []
     previous: int | None = None
-    end = len(window.ids)
+    tokens, end = window.tokens, len(window.ids)
     for position, word in enumerate(window.word_ids):
-        if word is not None and word != previous:
+        first = word is not None and word != previous
+        # SentencePiece gives most Chinese and Japanese words a first piece that is the mark alone: it is the same in
+        # front of every word and says nothing of this one.
+        behind_mark = word is not None and not first and starts[-1][1] == position - 1 and tokens[position - 1] == MARK
+        if word is not None and (first or behind_mark):
             room = min(position if cut_left else np.inf, end - position if cut_right else np.inf)
-            starts.append((word, position, float(room)))
+            starts[len(starts) - behind_mark :] = [(word, position, float(room))]
         previous = word if word is not None else previous
     # A window may begin inside a word; that word begins in the window before, which overlaps this one.
     return starts[1:] if cut_left else starts

@@ -83,6 +83,20 @@ def test_words_of_several_pieces_across_windows(shared):
             assert row.input_ids[position] == first[tokens[word]]
 
 
+def test_a_word_is_read_at_its_first_piece_with_text(shared):
+    """Chinese words begin with SentencePiece's mark as a piece of its own, English ones mostly do not."""
+    peer = AutoTokenizer.from_pretrained(shared / "models" / "me5-small-multilingual")
+    tokens = ("我们", "在", "Berlin", "喝", "茶", "。")
+    [row] = TextEncoder(peer.backend_tokenizer, 1, False, 512).features(
+        card(Kind.TAGGING, labels=("O",)), [Example("1", tokens=tokens)]
+    )
+    pieces = peer.convert_ids_to_tokens(row.input_ids.tolist())
+    assert pieces.count("▁") > 2, "the words were chosen for this"
+    read = [pieces[position].lstrip("▁") for position in row.positions]
+    assert row.words.tolist() == list(range(6))
+    assert all(piece and word.startswith(piece) for piece, word in zip(read, tokens, strict=True))
+
+
 def test_a_word_without_pieces_is_outside(encoder):
     task = card(Kind.TAGGING, labels=("B-X", "O"))
     example = Example("1", tokens=("w7", " ", "w8"))
