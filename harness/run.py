@@ -149,7 +149,7 @@ def execute(config: RunConfig, resume: bool, screen: Screen) -> Results:
     share = 100 * trained / (backbone.card.parameters + (0 if method.backbone else trained))
     screen.say(
         f"{run.name}: {method.name} on {config.backbone}, {len(training)} tasks to learn, {len(rows)} to score, "
-        f"{trained:,} parameters trained ({share:.2f} %), {accelerator.mixed_precision.replace('no', 'fp32')}"
+        f"{trained:,} parameters trained ({share:.2g} %), {accelerator.mixed_precision.replace('no', 'fp32')}"
     )
     save_config(config, run / "config.toml")
     progress = Progress()
