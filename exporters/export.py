@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from accelerate import Accelerator
 from tabulate import tabulate
 
 from benchmarks import data
@@ -26,6 +25,7 @@ from exporters.verify import Sample, verify
 from exporters.weights import read_weights
 from harness.config import RunConfig, load_config
 from harness.data import load_evaluation
+from harness.device import find_device
 from harness.evaluate import compute
 from harness.model import PromptedModel
 from harness.store import load_run
@@ -57,7 +57,7 @@ def export(run: Path, out: Path, atol: float = ATOL, rows: int = 32) -> BundleCa
     card = describe(model, manifest)
     with complete_or_absent(out) as folder:
         card = write_bundle(folder, card, graph, model.backbone.tokenizer.to_str())
-        original = partial(compute, model, accelerator=Accelerator(cpu=True, mixed_precision="no"))
+        original = partial(compute, model, device=find_device("fp32", cpu=True))
         parity = verify(Session(folder), original, samples, atol)
         card = card.model_copy(update={"parity": parity})
         write_model(folder / CARD, card)

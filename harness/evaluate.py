@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 
 from benchmarks.records import Example, Prediction, Split
 from benchmarks.task import Kind, TaskCard
 from harness.batches import evaluation_batches
 from harness.decode import Floats, decode
+from harness.device import Device
 from harness.features import Feature, TextEncoder, pad
 from harness.model import PromptedModel
 
@@ -24,25 +24,25 @@ def predict(
     encoder: TextEncoder,
     card: TaskCard,
     split: Split,
-    accelerator: Accelerator,
+    device: Device,
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> list[Prediction]:
     """Predict every example of a split.
 
     Args:
         model: with a head for the task. encoder: of its backbone. card: the task. split: the rows.
-        accelerator: device and precision.
+        device: where to compute.
         on_rows: called with the number of rows that were just computed.
 
     Returns:
         One prediction an example, in order.
     """
     features = encoder.features(card, split.examples)
-    outputs = compute(model, card, features, accelerator, on_rows)
+    outputs = compute(model, card, features, device, on_rows)
     candidates = None
     if card.kind is Kind.RETRIEVAL:
         texts = [Example(str(number), text=text) for number, text in enumerate(split.candidates)]
-        candidates = np.stack(compute(model, card, encoder.features(card, texts), accelerator, on_rows))
+        candidates = np.stack(compute(model, card, encoder.features(card, texts), device, on_rows))
     return decode(card, split.examples, features, outputs, candidates)
 
 
@@ -50,17 +50,18 @@ def compute(
     model: PromptedModel,
     card: TaskCard,
     features: Sequence[Feature],
-    accelerator: Accelerator,
+    device: Device,
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> list[Floats]:
     """The model's output for each row, cut to the row's length where it has one value a piece."""
-    device = accelerator.device
     outputs: list[Floats | None] = [None] * len(features)
     model.eval()
     for batch in evaluation_batches(features, PIECES):
         rows = pad([features[row] for row in batch], model.backbone.pad_id)
-        ids, lengths, types = (torch.from_numpy(a).to(device) for a in (rows.input_ids, rows.lengths, rows.type_ids))
-        with torch.inference_mode(), accelerator.autocast():
+        ids, lengths, types = (
+            torch.from_numpy(a).to(device.torch) for a in (rows.input_ids, rows.lengths, rows.type_ids)
+        )
+        with torch.inference_mode(), device.autocast():
             values = model.outputs(card, ids, lengths, types).float().cpu().numpy()
         for row, value in zip(batch, values, strict=True):
             outputs[row] = value[: len(features[row])] if value.ndim == 2 else value

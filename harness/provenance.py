@@ -1,4 +1,4 @@
-"""What a run used: code, packages, processor, precision."""
+"""What a run used: code and packages."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-
-import torch
 
 _PACKAGES = (
     "torch",
@@ -48,19 +46,3 @@ def _git(folder: Path, *arguments: str) -> str:
 def packages() -> dict[str, str]:
     """Versions of the packages that decide results."""
     return {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
-
-
-def processor(device: torch.device) -> str:
-    """Name of the accelerator, or of the processor with the number of threads."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    name = torch.cpu.get_capabilities().get("cpu_name") or platform.machine()
-    return f"{name}, {torch.get_num_threads()} threads"
-
-
-def computes_bf16(device: torch.device) -> bool:
-    """True when the device multiplies bf16 matrices itself; elsewhere bf16 is emulated and slower than fp32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    able = torch.cpu.get_capabilities()
-    return bool(able.get("avx512_bf16") or able.get("amx_bf16") or able.get("bf16"))

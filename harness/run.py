@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from transformers.utils import logging
 
 from benchmarks.errors import PolypromptError, run_command
@@ -33,6 +32,7 @@ from harness.backbone import Backbone, load_backbone
 from harness.checkpoint import Progress
 from harness.config import RunConfig, load_config, make_config, read_settings, save_config
 from harness.data import TaskRows, load_rows
+from harness.device import Device, find_device
 from harness.evaluate import predict
 from harness.features import TextEncoder
 from harness.initial import center_regression, token_states
@@ -142,32 +142,32 @@ def execute(config: RunConfig, resume: bool, screen: Screen) -> Results:
         screen.say(f"left out: {sentence}")
     backbone = load_backbone(config.backbone)
     encoder = TextEncoder(backbone.tokenizer, backbone.pad_id, backbone.token_types, backbone.max_positions)
-    accelerator = make_accelerator(config)
+    device = find_device(config.precision)
     training = encode_training(rows, encoder, config.batch, config.seed)
-    model = make_model(config, method, backbone, rows, training).to(accelerator.device)
+    model = make_model(config, method, backbone, rows, training).to(device.torch)
     trained = trained_parameters(model)
     share = 100 * trained / (backbone.card.parameters + (0 if method.backbone else trained))
     screen.say(
         f"{run.name}: {method.name} on {config.backbone}, {len(training)} tasks to learn, {len(rows)} to score, "
-        f"{trained:,} parameters trained ({share:.2g} %), {accelerator.mixed_precision.replace('no', 'fp32')}"
+        f"{trained:,} parameters trained ({share:.2g} %), {device.precision}"
     )
     save_config(config, run / "config.toml")
     progress = Progress()
     if training:
         checkpoint = run / "checkpoints" / "last.safetensors"
         identity = _identity(config, hashes)
-        progress = train(model, training, config, method, accelerator, checkpoint, identity, screen)
+        progress = train(model, training, config, method, device, checkpoint, identity, screen)
     save_weights(model, run)
     began = time.monotonic()
-    records = evaluate(run, model, encoder, rows, accelerator, screen)
+    records = evaluate(run, model, encoder, rows, device, screen)
     manifest = Manifest(
         run=run.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         command=command_line(config),
         code=code,
         packages=provenance.packages(),
-        processor=provenance.processor(accelerator.device),
-        precision=accelerator.mixed_precision.replace("no", "fp32"),
+        processor=device.title,
+        precision=device.precision,
         method=method.name,
         seed=config.seed,
         prompt=_prompt_sentence(config, model.prompt),
@@ -220,21 +220,12 @@ def make_model(
     return model
 
 
-def make_accelerator(config: RunConfig) -> Accelerator:
-    """The device, and bf16 autocast where it pays."""
-    probe = Accelerator()
-    wanted = config.precision
-    if wanted == "auto":
-        wanted = "bf16" if provenance.computes_bf16(probe.device) else "fp32"
-    return Accelerator(mixed_precision="bf16" if wanted == "bf16" else "no")
-
-
 def evaluate(
     run: Path,
     model: PromptedModel,
     encoder: TextEncoder,
     rows: list[TaskRows],
-    accelerator: Accelerator,
+    device: Device,
     screen: Screen,
 ) -> list[ResultRecord]:
     """Predict and score every task and language; files of predictions that are already there are used as they are."""
@@ -245,7 +236,7 @@ def evaluate(
             for language, split in task_rows.evaluation.items():
                 path = run / predictions_path(task.name, language, task.eval_split)
                 if not path.exists():
-                    write_predictions(path, predict(model, encoder, task.card, split, accelerator))
+                    write_predictions(path, predict(model, encoder, task.card, split, device))
                 limited = language in task_rows.limited
                 record = make_record(run, task.card, language, task.eval_split, read_predictions(path), limited)
                 if record is None:

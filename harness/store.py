@@ -23,12 +23,14 @@ PROMPT, HEADS, BACKBONE = "prompt.safetensors", "heads.safetensors", "backbone.s
 def save_weights(model: PromptedModel, run: Path) -> None:
     """Write prompt (MLP and gate folded in), heads and, where it was trained, the backbone.
 
-    prompt.safetensors holds "prefix" [layer, 2, head, slot, head_dim] and, as metadata, "layers" (JSON) and "gated".
+    prompt.safetensors holds "prefix" [layer, 2, head, slot, head_dim] and, as metadata "polyprompt", a JSON object with
+    "layers" and "gated".
     heads.safetensors holds "TASK.weight" [labels, hidden] and "TASK.bias" [labels].
     """
     if model.prompt is not None:
         folded = model.prompt.fold()
-        metadata = {"layers": json.dumps(folded.layers), "gated": json.dumps(folded.gated)}
+        # one entry: safetensors writes several in an order that changes, and equal runs shall give equal bytes
+        metadata = {"polyprompt": json.dumps({"layers": folded.layers, "gated": folded.gated})}
         write_atomic(run / PROMPT, save({"prefix": folded.tensor().detach().contiguous().cpu()}, metadata))
     write_atomic(run / HEADS, save({name: value.cpu() for name, value in model.heads.state_dict().items()}))
     if any(weight.requires_grad for weight in model.backbone.parameters()):
@@ -54,9 +56,8 @@ def load_run(run: Path) -> PromptedModel:
     try:
         if (run / PROMPT).exists():
             with safe_open(run / PROMPT, framework="pt") as file:
-                about = file.metadata()
-                layers, gated = tuple(json.loads(about["layers"])), json.loads(about["gated"])
-                prompt = stored_prompt(file.get_tensor("prefix"), layers, gated)
+                about = json.loads(file.metadata()["polyprompt"])
+                prompt = stored_prompt(file.get_tensor("prefix"), tuple(about["layers"]), about["gated"])
         model = PromptedModel(backbone, prompt, manifest.tasks, config.pooling)
         model.heads.load_state_dict(load_file(run / HEADS))
         if (run / BACKBONE).exists():

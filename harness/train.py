@@ -11,7 +11,6 @@ from pathlib import Path
 from types import FrameType
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from benchmarks.errors import PolypromptError
@@ -20,6 +19,7 @@ from harness.batches import TrainingRows
 from harness.checkpoint import Progress, load_checkpoint, save_checkpoint
 from harness.config import RunConfig
 from harness.data import TaskRows
+from harness.device import Device
 from harness.features import Feature, TextEncoder, pad
 from harness.methods import Method
 from harness.mixture import schedule, shares
@@ -71,7 +71,7 @@ def train(
     tasks: list[TaskTraining],
     config: RunConfig,
     method: Method,
-    accelerator: Accelerator,
+    device: Device,
     checkpoint: Path,
     identity: str,
     screen: Screen,
@@ -84,7 +84,7 @@ def train(
 
     Args:
         model: on its device. tasks: encoded rows. config: steps, rates, sampling. method: defaults of rates.
-        accelerator: device and precision.
+        device: where the model is.
         checkpoint: file of the checkpoint; used when it is there.
         identity: of settings and data; a checkpoint with another one is refused.
         screen: shows progress.
@@ -114,14 +114,14 @@ def train(
             batch = task.batches.rows(drawn[order[step]])
             drawn[order[step]] += 1
             torch.manual_seed(config.seed * 1_000_003 + step)
-            with accelerator.autocast():
-                loss, hits = _loss(model, task, batch, accelerator.device)
+            with device.autocast():
+                loss, hits = _loss(model, task, batch, device.torch)
             if not torch.isfinite(loss):
                 raise PolypromptError(
                     f"the loss of task {task.task.name} is {loss.item()} at step {step}: lower --learning-rate "
                     f"(it was {rate}); the last checkpoint is kept"
                 )
-            accelerator.backward(loss)
+            device.accelerator.backward(loss)
             nn.utils.clip_grad_norm_(trained, 1.0)
             for group in optimizer.param_groups:
                 group["lr"] = rate * (1 - step / steps)  # linear decay; from the step alone, nothing to store

@@ -11,10 +11,11 @@ from benchmarks.scoring import chance, score
 from benchmarks.task import Kind
 from harness.config import RunConfig
 from harness.data import load_rows
+from harness.device import find_device
 from harness.evaluate import predict
 from harness.features import TextEncoder
 from harness.methods import find_method
-from harness.run import make_accelerator, make_model
+from harness.run import make_model
 from harness.screen import Screen
 from harness.train import encode_training, train
 
@@ -45,19 +46,19 @@ def scored(tmp_path_factory):
     backbone = load_backbone("minilm-l6-en")
     encoder = TextEncoder(backbone.tokenizer, backbone.pad_id, backbone.token_types, backbone.max_positions)
     training = encode_training(rows, encoder, config.batch, config.seed)
-    method, accelerator = find_method("ptuning-v2"), make_accelerator(config)
+    method, device = find_method("ptuning-v2"), find_device(config.precision)
     model = make_model(config, method, backbone, rows, training)
 
     def scores(change=lambda split: split):
         made = {}
         for task_rows in rows:
-            predictions = predict(model, encoder, task_rows.task.card, change(task_rows.evaluation["en"]), accelerator)
+            predictions = predict(model, encoder, task_rows.task.card, change(task_rows.evaluation["en"]), device)
             made[task_rows.task.name] = (next(iter(score(task_rows.task.card, predictions).values())), predictions)
         return made
 
     before = scores()
     checkpoint = tmp_path_factory.mktemp("learning") / "checkpoint"
-    train(model, training, config, method, accelerator, checkpoint, "id", Screen(True))
+    train(model, training, config, method, device, checkpoint, "id", Screen(True))
     after, blind = scores(), scores(all_alike)
     result = {}
     for task_rows in rows:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from accelerate import Accelerator
 from bundles import CARDS, tiny_bundle, tiny_prompted
 
 import exporters.session
@@ -19,6 +18,7 @@ from benchmarks.task import Kind
 from exporters import predict
 from exporters.session import Session
 from exporters.verify import verify
+from harness.device import find_device
 from harness.evaluate import compute
 from harness.evaluate import predict as torch_predict
 from harness.features import TextEncoder
@@ -78,7 +78,7 @@ def encoder(model) -> TextEncoder:
 
 @pytest.fixture
 def reference(model):
-    return partial(compute, model, accelerator=Accelerator(cpu=True))
+    return partial(compute, model, device=find_device("fp32", cpu=True))
 
 
 def same(found, wanted) -> None:
@@ -94,7 +94,10 @@ def same(found, wanted) -> None:
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
 def test_predictions_equal_those_of_the_model(card, session, model, encoder) -> None:
     split = Split(tuple(examples(card.name)), CANDIDATES)
-    same(session.predict(card.name, split.examples), torch_predict(model, encoder, card, split, Accelerator(cpu=True)))
+    same(
+        session.predict(card.name, split.examples),
+        torch_predict(model, encoder, card, split, find_device("fp32", cpu=True)),
+    )
 
 
 def test_mixed_tasks_come_back_in_order(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:

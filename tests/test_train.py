@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from accelerate import Accelerator
 from tiny import tiny_model, tiny_tokenizer
 
 from benchmarks.errors import PolypromptError
@@ -12,6 +11,7 @@ from harness.backbone import Backbone
 from harness.checkpoint import load_checkpoint
 from harness.config import RunConfig
 from harness.data import TaskRows
+from harness.device import find_device
 from harness.features import TextEncoder, pad
 from harness.methods import find_method
 from harness.run import make_model
@@ -41,7 +41,7 @@ def prepare(method_name, tmp_path, **settings):
     model = make_model(config, method, backbone, rows, training)
 
     def go(**more):
-        return train(model, training, config, method, Accelerator(), tmp_path / "c", "id", Screen(True), **more)
+        return train(model, training, config, method, find_device("fp32"), tmp_path / "c", "id", Screen(True), **more)
 
     return model, training, config, go
 

@@ -1,0 +1,34 @@
+"""One process may compute in several precisions; equal runs leave equal bytes."""
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from harness.device import find_device
+from harness.model import PromptedModel
+from harness.prompt import DeepPrompt
+from harness.store import PROMPT, save_weights
+
+
+def test_two_precisions_in_one_process():
+    kinds = {}
+    for precision in ("fp32", "bf16", "fp32"):
+        device = find_device(precision, cpu=True)
+        with device.autocast():
+            kinds[device.precision] = torch.nn.Linear(4, 4)(torch.ones(1, 4)).dtype
+    assert kinds == {"fp32": torch.float32, "bf16": torch.bfloat16}
+    assert find_device("auto", cpu=True).precision in kinds
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_a_stored_prompt_has_the_same_bytes_every_time(tmp_path, gated):
+    prompt = DeepPrompt((0, 2), 2, 3, 4)
+    prompt.gated = gated
+    model = PromptedModel(torch.nn.Identity(), prompt, [], "cls")
+    written = set()
+    for _ in range(20):  # an order that changes would show in one of them: a chance of 1 in 2 ** 19 that it does not
+        save_weights(model, tmp_path)
+        written.add((tmp_path / PROMPT).read_bytes())
+    assert len(written) == 1
+    with safe_open(tmp_path / PROMPT, framework="pt") as file:
+        assert file.metadata() == {"polyprompt": f'{{"layers": [0, 2], "gated": {str(gated).lower()}}}'}
