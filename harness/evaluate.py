@@ -57,10 +57,7 @@ def compute(
     outputs: list[Floats | None] = [None] * len(features)
     model.eval()
     for batch in evaluation_batches(features, PIECES):
-        rows = pad([features[row] for row in batch], model.backbone.pad_id)
-        ids, lengths, types = (
-            torch.from_numpy(a).to(device.torch) for a in (rows.input_ids, rows.lengths, rows.type_ids)
-        )
+        ids, lengths, types = device.tensors(pad([features[row] for row in batch], model.backbone.pad_id))
         with torch.inference_mode(), device.autocast():
             values = model.outputs(card, ids, lengths, types).float().cpu().numpy()
         for row, value in zip(batch, values, strict=True):

@@ -115,7 +115,7 @@ def train(
             drawn[order[step]] += 1
             torch.manual_seed(config.seed * 1_000_003 + step)
             with device.autocast():
-                loss, hits = _loss(model, task, batch, device.torch)
+                loss, hits = _loss(model, task, batch, device)
             if not torch.isfinite(loss):
                 raise PolypromptError(
                     f"the loss of task {task.task.name} is {loss.item()} at step {step}: lower --learning-rate "
@@ -152,14 +152,11 @@ def total_steps(config: RunConfig, method: Method, tasks: list[TaskTraining]) ->
     return min(steps, config.max_steps or steps)
 
 
-def _loss(
-    model: PromptedModel, task: TaskTraining, batch: list[int], device: torch.device
-) -> tuple[Tensor, float | None]:
+def _loss(model: PromptedModel, task: TaskTraining, batch: list[int], device: Device) -> tuple[Tensor, float | None]:
     card = task.task.card
     features = [task.features[row] for row in batch]
-    rows = pad(features, model.backbone.pad_id)
-    ids, lengths, types = (torch.from_numpy(a).to(device) for a in (rows.input_ids, rows.lengths, rows.type_ids))
-    targets = collate(card, features, [task.targets[row] for row in batch], ids.shape[1]).to(device)
+    ids, lengths, types = device.tensors(pad(features, model.backbone.pad_id))
+    targets = collate(card, features, [task.targets[row] for row in batch], ids.shape[1]).to(device.torch)
     return loss_and_hits(card, model.outputs(card, ids, lengths, types), targets, lengths)
 
 
