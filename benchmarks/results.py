@@ -27,6 +27,8 @@ class ResultRecord(BaseModel):
         limited: True when only a part of the official split was scored (`--max-eval`): not comparable with others.
         scores: metric -> value in points (0..100; correlations -100..100); the main metric comes first.
         chance: the same metrics for the best answer that ignores the input (majority label, constant, guess).
+        signatures: metric -> what decides its value beside the predictions: a version, chrF's signature.
+        threshold: of "no answer", where the task has one: chosen on other rows than these.
         predictions: path of the predictions file relative to the run folder.
         sha256: of that file.
     """
@@ -41,6 +43,8 @@ class ResultRecord(BaseModel):
     limited: bool
     scores: dict[str, float]
     chance: dict[str, float]
+    signatures: dict[str, str] = {}
+    threshold: float | None = None
     predictions: str
     sha256: str
 
@@ -163,14 +167,7 @@ def predictions_path(task: str, language: str, split: str) -> str:
 
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
     """Write one JSON line a prediction, gzip-compressed, atomically; equal predictions give equal bytes."""
-    lines = (
-        json.dumps(
-            {"id": row.id, "prediction": row.value, "gold": row.gold, "scores": [round(s, 6) for s in row.scores]},
-            ensure_ascii=False,
-        )
-        for row in predictions
-    )
-    text = "".join(line + "\n" for line in lines)
+    text = "".join(json.dumps(_line(row), ensure_ascii=False) + "\n" for row in predictions)
     write_atomic(path, gzip.compress(text.encode("utf-8"), mtime=0))
 
 
@@ -187,12 +184,18 @@ def read_predictions(path: Path) -> list[Prediction]:
             for number, line in enumerate(file, 1):
                 row = json.loads(line)
                 value, gold, scores = _value(row["prediction"]), _optional(row["gold"]), tuple(row["scores"])
-                rows.append(Prediction(row["id"], value, gold, scores))
+                rows.append(Prediction(row["id"], value, gold, scores, row.get("best"), row.get("group", "")))
         return rows
     except FileNotFoundError:
         raise PolypromptError(f"{path}: no such predictions file") from None
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise PolypromptError(f"{path}:{number + 1}: damaged predictions file ({error})") from None
+
+
+def _line(row: Prediction) -> dict[str, object]:
+    scores = [round(score, 6) for score in row.scores]
+    line: dict[str, object] = {"id": row.id, "prediction": row.value, "gold": row.gold, "scores": scores}
+    return line | ({} if row.best is None else {"best": row.best}) | ({"group": row.group} if row.group else {})
 
 
 def _value(raw: str | float | list[str]) -> str | float | tuple[str, ...]:

@@ -5,86 +5,165 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib.metadata import version
 from typing import Any
 
-import numpy as np
-from scipy import stats
-
-from benchmarks.chunks import chunk_f1
 from benchmarks.errors import PolypromptError
+from benchmarks.metrics.answers import answer_f1, exact_match
+from benchmarks.metrics.labels import accuracy, f1_macro, f1_of, matthews, parity, whole_groups
+from benchmarks.metrics.numbers import pearson, spearman
+from benchmarks.metrics.tags import chunk_f1, token_accuracy
 from benchmarks.records import Prediction
 from benchmarks.results import ResultRecord
-from benchmarks.squad_metric import answer_f1, exact_match
 from benchmarks.task import Kind, Suite, Task, TaskCard
-
-Metric = Callable[[Sequence[Any], Sequence[Any]], float]
-"""From gold and predicted values, in the forms that `Prediction` has for the kind, to a score of at most 1."""
+from benchmarks.thresholds import with_threshold
 
 
-def accuracy(gold: Sequence[str], predicted: Sequence[str]) -> float:
-    """Share of rows whose predicted value is the gold one; in retrieval, whose nearest candidate is the right one."""
-    return sum(right == given for right, given in zip(gold, predicted, strict=True)) / len(gold)
+@dataclass(frozen=True)
+class Scored:
+    """Labelled rows of one task, language and split, as metrics take them.
+
+    Attributes:
+        card: the task. language: BCP-47 code. rows: with gold values, at least one.
+    """
+
+    card: TaskCard
+    language: str
+    rows: Sequence[Prediction]
+
+    @cached_property
+    def gold(self) -> list[Any]:
+        """Gold values, in the forms that `Prediction` has for the kind."""
+        return [row.gold for row in self.rows]
+
+    @cached_property
+    def predicted(self) -> list[Any]:
+        """Predicted values."""
+        return [row.value for row in self.rows]
+
+    @cached_property
+    def groups(self) -> list[str]:
+        """Groups of the rows; a row without one is a group of its own."""
+        return [row.group or f"row {row.id}" for row in self.rows]
 
 
-def token_accuracy(gold: Sequence[tuple[str, ...]], predicted: Sequence[tuple[str, ...]]) -> float:
-    """Share of tokens, over all sentences, whose predicted tag is the gold one."""
-    return accuracy([tag for tags in gold for tag in tags], [tag for tags in predicted for tag in tags])
+@dataclass(frozen=True)
+class Metric:
+    """A metric of one kind of task.
+
+    Attributes:
+        compute: labelled rows -> a score of at most 1; None where no row is of those that it counts.
+        signature: what decides the number beside the rows, such as the version of a library; None when nothing does.
+    """
+
+    compute: Callable[[Scored], float | None]
+    signature: Callable[[Scored], str] | None = None
 
 
-def pearson(gold: Sequence[float], predicted: Sequence[float]) -> float:
-    """Pearson's correlation, -1..1; 0 when one side is constant, where it is not defined."""
-    return 0.0 if _constant(gold, predicted) else float(stats.pearsonr(gold, predicted).statistic)
+Answers = Callable[[list[Any], list[Any], bool], float]
 
 
-def spearman(gold: Sequence[float], predicted: Sequence[float]) -> float:
-    """Spearman's rank correlation, -1..1; 0 when one side is constant, where it is not defined."""
-    return 0.0 if _constant(gold, predicted) else float(stats.spearmanr(gold, predicted).statistic)
+def _plain(metric: Callable[[list[Any], list[Any]], float]) -> Metric:
+    return Metric(lambda scored: metric(scored.gold, scored.predicted))
 
 
-def _constant(*columns: Sequence[float]) -> bool:
-    return any(np.ptp(column) == 0 for column in columns)
+def _answers(metric: Answers) -> Metric:
+    return Metric(lambda scored: metric(scored.gold, scored.predicted, scored.card.no_answer))
 
 
-_METRICS: Mapping[Kind, Mapping[str, Metric]] = {
-    Kind.CLASSIFICATION: {"accuracy": accuracy},
-    Kind.REGRESSION: {"pearson": pearson, "spearman": spearman},
-    Kind.CHOICE: {"accuracy": accuracy},
-    Kind.TAGGING: {"f1": chunk_f1, "f1_seqeval": chunk_f1, "accuracy": token_accuracy},
-    Kind.SPAN: {"f1": answer_f1, "em": exact_match},
-    Kind.RETRIEVAL: {"accuracy": accuracy},
+def _at_zero(metric: Answers) -> Metric:
+    """As P-Tuning v2's code scores SQuAD 2.0: "no answer" wherever it scores higher than the best answer."""
+    return Metric(lambda s: metric(s.gold, [row.value for row in with_threshold(s.card, s.rows, 0.0)], True))
+
+
+def _of_part(metric: Answers, answerable: bool) -> Metric:
+    """Over the questions that have an answer, or over those that have none, as evaluate-v2.0.py does."""
+
+    def compute(scored: Scored) -> float | None:
+        rows = [row for row in scored.rows if bool(row.gold) is answerable]
+        return metric([row.gold for row in rows], [row.value for row in rows], True) if rows else None
+
+    return Metric(compute)
+
+
+def _seqeval(scored: Scored) -> str:
+    return f"seqeval {version('seqeval')}"
+
+
+METRICS: Mapping[Kind, Mapping[str, Metric]] = {
+    Kind.CLASSIFICATION: {
+        "accuracy": _plain(accuracy),
+        "matthews": _plain(matthews),
+        # The last label is the positive one ("equivalent", "duplicate", "True").
+        "f1": Metric(lambda s: f1_of(s.card.labels[-1], s.gold, s.predicted)),
+        "f1_macro": Metric(lambda s: f1_macro(s.card.labels, s.gold, s.predicted)),
+        "em": Metric(lambda s: whole_groups(s.groups, s.gold, s.predicted)),
+        "parity": Metric(lambda s: parity(s.groups, s.predicted)),
+    },
+    Kind.REGRESSION: {"pearson": _plain(pearson), "spearman": _plain(spearman)},
+    Kind.CHOICE: {"accuracy": _plain(accuracy), "f1": _answers(answer_f1), "em": _answers(exact_match)},
+    Kind.TAGGING: {
+        "f1": _plain(chunk_f1),
+        "f1_seqeval": Metric(lambda s: chunk_f1(s.gold, s.predicted), _seqeval),
+        "accuracy": _plain(token_accuracy),
+    },
+    Kind.SPAN: {
+        "f1": _answers(answer_f1),
+        "em": _answers(exact_match),
+        "f1_official": _answers(answer_f1),
+        "em_official": _answers(exact_match),
+        "f1_paper": _at_zero(answer_f1),
+        "em_paper": _at_zero(exact_match),
+        "f1_answerable": _of_part(answer_f1, True),
+        "em_answerable": _of_part(exact_match, True),
+        "em_unanswerable": _of_part(exact_match, False),
+    },
+    Kind.RETRIEVAL: {"accuracy": _plain(accuracy)},
 }
-
-# The official average of a task is the mean of all its metrics (GLUE; XTREME's question answering), but for these.
-_AVERAGED = {"udpos": ("f1_seqeval",)}
+"""Kind -> name -> metric. Where rules disagree `_official` and `_paper` stand side by side; docs/metrics.md says why."""
 
 
-def score(card: TaskCard, predictions: Sequence[Prediction]) -> dict[str, float]:
+def score(card: TaskCard, predictions: Sequence[Prediction], language: str = "en") -> dict[str, float]:
     """The task's metrics over the labelled rows.
 
     Args:
         card: the task; its metrics are computed in their order, the main one first.
         predictions: of one language and split.
+        language: BCP-47 code; some metrics read words by the rules of the language.
 
     Returns:
-        Metric -> points, 0..100; correlations -100..100.
+        Metric -> points, 0..100; correlations -100..100. A metric that counts none of the rows is left out.
 
     Raises:
         PolypromptError: no labelled row, a prediction of a wrong form, or a metric that the kind does not have.
     """
-    rows = _labelled(card, predictions)
-    gold, predicted = [row.gold for row in rows], [row.value for row in rows]
-    return {name: 100 * _metric(card, name)(gold, predicted) for name in card.metrics}
+    scored = Scored(card, language, _labelled(card, predictions))
+    found = {name: _metric(card, name).compute(scored) for name in card.metrics}
+    return {name: 100 * value for name, value in found.items() if value is not None}
 
 
-def chance(card: TaskCard, predictions: Sequence[Prediction]) -> dict[str, float]:
-    """The same metrics for the best answer that ignores the input, chosen with the gold values in sight.
-
-    Classification, multiple choice: the most frequent label. Regression: a constant, so correlations of 0. Tagging: for
-    each metric the best single tag for every token. Span extraction: always "no answer". Retrieval: any candidate.
+def signatures(card: TaskCard, predictions: Sequence[Prediction], language: str = "en") -> dict[str, str]:
+    """What decides the task's scores beside the predictions: metric -> version or signature, for metrics that have one.
 
     Args:
-        card: the task.
-        predictions: of one language and split.
+        card, predictions, language: as for `score`.
+    """
+    scored = Scored(card, language, _labelled(card, predictions))
+    known = {name: _metric(card, name).signature for name in card.metrics}
+    return {name: signature(scored) for name, signature in known.items() if signature is not None}
+
+
+def chance(card: TaskCard, predictions: Sequence[Prediction], language: str = "en") -> dict[str, float]:
+    """The same metrics for the best answer that ignores the input, chosen with the gold values in sight.
+
+    Classification, multiple choice: the most frequent label. Multiple choice among texts: any of them. Regression: a
+    constant, so correlations of 0. Tagging: for each metric the best single tag for every token. Span extraction:
+    always "no answer". Retrieval: any candidate, or none where a row may have none.
+
+    Args:
+        card, predictions, language: as for `score`.
 
     Returns:
         Metric -> points, as `score`.
@@ -92,22 +171,57 @@ def chance(card: TaskCard, predictions: Sequence[Prediction]) -> dict[str, float
     Raises:
         PolypromptError: as `score`.
     """
-    rows = _labelled(card, predictions)
-    gold = [row.gold for row in rows]
-    if card.kind is Kind.RETRIEVAL:
-        guess = sum(1 / _candidates(card, row) for row in rows) / len(rows)
+    scored = Scored(card, language, _labelled(card, predictions))
+    guess = _guess(scored)
+    if guess is not None:
         return dict.fromkeys(card.metrics, 100 * guess)
-    return {
-        name: 100 * max(_metric(card, name)(gold, constant) for constant in _constants(card, gold))
-        for name in card.metrics
-    }
+    constants = [replace(scored, rows=rows) for rows in _constants(scored)]
+    found = {}
+    for name in card.metrics:
+        values = [_metric(card, name).compute(constant) for constant in constants]
+        known = [value for value in values if value is not None]
+        if known:
+            found[name] = 100 * max(known)
+    return found
+
+
+def _guess(scored: Scored) -> float | None:
+    """The expected score of guessing, where no constant answer exists; None where one does."""
+    if scored.card.kind is Kind.RETRIEVAL and not scored.card.no_answer:
+        return sum(1 / _candidates(scored.card, row) for row in scored.rows) / len(scored.rows)
+    if scored.card.kind is Kind.CHOICE and any(isinstance(gold, tuple) for gold in scored.gold):
+        # Exact match; F1 gives more for a wrong choice that shares a word with a right one.
+        return sum(len(set(gold)) / len(row.scores) for gold, row in zip(scored.gold, scored.rows, strict=True)) / len(
+            scored.rows
+        )
+    return None
+
+
+def _constants(scored: Scored) -> Iterable[Sequence[Prediction]]:
+    """The predictions among which the best one that ignores the input is."""
+    rows = scored.rows
+    match scored.card.kind:
+        case Kind.REGRESSION:
+            yield [replace(row, value=0.0) for row in rows]
+        case Kind.SPAN | Kind.RETRIEVAL:
+            yield [replace(row, value="", best="", scores=(1.0, 1.0)) for row in rows]
+        case Kind.TAGGING:
+            for tag in scored.card.labels:
+                yield [replace(row, value=(tag,) * len(row.gold)) for row in rows]  # type: ignore[arg-type]
+        case Kind.CLASSIFICATION:
+            for label in scored.card.labels or tuple(dict.fromkeys(scored.gold)):
+                yield [replace(row, value=label) for row in rows]
+        case _:
+            label = Counter(scored.gold).most_common(1)[0][0]
+            yield [replace(row, value=label) for row in rows]
 
 
 def average(suite: Suite, records: Iterable[ResultRecord]) -> dict[str, float | None]:
     """The official average of a suite's tasks, over the records of one run.
 
     A task's value is the mean over its metrics, then over its languages; a category's is the mean over its tasks, and
-    the suite's the mean over all tasks, not over categories (XTREME's evaluate.py; GLUE).
+    the suite's the mean over all tasks, not over categories (XTREME's evaluate.py). Matched and mismatched MNLI count
+    as one task, and diagnostic sets do not count (GLUE, SuperGLUE).
 
     Args:
         suite: which tasks, and which categories.
@@ -124,11 +238,12 @@ def average(suite: Suite, records: Iterable[ResultRecord]) -> dict[str, float | 
     }
     values = {task.name: _task_average(task, by_language) for task in suite.tasks}
     result = {category: _mean(values.get(name) for name in names) for category, names in suite.categories.items()}
-    return result | {"average": _mean(values.values())}
+    counted = suite.averaged or tuple((name,) for name in values)
+    return result | {"average": _mean(_mean(values.get(name) for name in group) for group in counted)}
 
 
 def _task_average(task: Task, by_language: Mapping[tuple[str, str], ResultRecord]) -> float | None:
-    averaged = _AVERAGED.get(task.name, task.card.metrics)
+    averaged = task.averaged or task.card.metrics
     found = [by_language.get((task.name, language)) for language in task.card.languages]
     return _mean(None if record is None else record.scores.get(name) for record in found for name in averaged)
 
@@ -141,24 +256,10 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 def _metric(card: TaskCard, name: str) -> Metric:
-    known = _METRICS[card.kind]
+    known = METRICS[card.kind]
     if name not in known:
         raise PolypromptError(f"{card.name}: no metric {name!r} for {card.kind}; there are {', '.join(known)}")
     return known[name]
-
-
-def _constants(card: TaskCard, gold: Sequence[Any]) -> Iterable[Sequence[Any]]:
-    """The predictions among which the best one that ignores the input is."""
-    match card.kind:
-        case Kind.REGRESSION:
-            yield [0.0] * len(gold)
-        case Kind.SPAN:
-            yield [""] * len(gold)
-        case Kind.TAGGING:
-            for tag in card.labels:
-                yield [(tag,) * len(tags) for tags in gold]
-        case _:
-            yield [Counter(gold).most_common(1)[0][0]] * len(gold)
 
 
 def _candidates(card: TaskCard, row: Prediction) -> float:
@@ -189,5 +290,7 @@ def _fits(kind: Kind, row: Prediction) -> bool:
             return isinstance(value, tuple) and isinstance(gold, tuple) and len(value) == len(gold)
         case Kind.SPAN:
             return isinstance(value, str) and isinstance(gold, tuple)
+        case Kind.CHOICE:
+            return isinstance(value, str) and isinstance(gold, str | tuple)
         case _:
             return isinstance(value, str) and isinstance(gold, str)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
@@ -37,7 +37,9 @@ class TaskCard(BaseModel):
         metrics: names known to `benchmarks.scoring`; the first one is the main metric.
         max_length: pieces a row, special tokens included.
         stride: pieces shared by neighbouring windows of a long input (span extraction and tagging).
-        no_answer: span extraction: some questions have no answer in their context (SQuAD 2.0), so "" may be predicted.
+        no_answer: span extraction, retrieval: some rows have no answer (SQuAD 2.0, BUCC), so "" may be predicted.
+        head: name of the task whose head, and so whose training, answers this one too (MNLI for GLUE's diagnostic set);
+            empty: its own. Labels are then the same.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,6 +54,30 @@ class TaskCard(BaseModel):
     max_length: int = 128
     stride: int = 32
     no_answer: bool = False
+    head: str = ""
+
+    @property
+    def answered_by(self) -> str:
+        """Name of the task whose head answers."""
+        return self.head or self.name
+
+
+@dataclass(frozen=True)
+class Published:
+    """A number that somebody else published.
+
+    Attributes:
+        system: method, e.g. "P-Tuning v2". backbone: its encoder, as the source names it.
+        metric: as in the card. value: in points. split: the split that was scored.
+        source: where it was read.
+    """
+
+    system: str
+    backbone: str
+    metric: str
+    value: float
+    split: str
+    source: str
 
 
 class Source(Protocol):
@@ -83,6 +109,10 @@ class Task:
         card: name, kind, labels, languages, metrics.
         source: reads the rows.
         eval_split: the labelled split that is scored and reported.
+        tuned_on: with `no_answer`: the split on which the threshold of "no answer" is chosen, never the reported one;
+            "train" holds a part of it out.
+        averaged: metrics whose mean is the task's value in the official average of its suite; empty: all.
+        published: numbers of others.
         title: as a heading on a page.
         licence: of the data, in words.
         url: where the data or its description is found.
@@ -96,6 +126,9 @@ class Task:
     url: str
     how_to_get: str
     eval_split: str = "dev"
+    tuned_on: str = "train"
+    averaged: tuple[str, ...] = ()
+    published: tuple[Published, ...] = ()
 
     @property
     def name(self) -> str:
@@ -111,11 +144,13 @@ class Suite:
         name: as on the command line, e.g. "xtreme".
         title: as a heading.
         tasks: in the order of the official table.
-        categories: names the tasks of each category where the official average is one of categories (XTREME); empty:
-            the plain mean over tasks.
+        categories: name -> tasks of each category that has an average of its own (XTREME).
+        averaged: the tasks over which the official average is taken; tasks in one group count as one (MNLI matched and
+            mismatched), diagnostic sets are in none. Empty: every task counts.
     """
 
     name: str
     title: str
     tasks: tuple[Task, ...]
-    categories: Mapping[str, tuple[str, ...]]
+    categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    averaged: tuple[tuple[str, ...], ...] = ()

@@ -101,7 +101,7 @@ def describe(model: PromptedModel, manifest: Manifest) -> BundleCard:
                 card=task,
                 task_id=number,
                 output=OUTPUTS[task.kind],
-                columns=columns.get(task.name, manifest.backbone.hidden),
+                columns=columns.get(task.answered_by, manifest.backbone.hidden),
             )
             for number, task in enumerate(manifest.tasks)
         ],

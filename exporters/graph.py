@@ -91,7 +91,7 @@ def build_graph(
     Args:
         weights: the frozen encoder.
         cards: the tasks; the place in this sequence is the `task_id`.
-        heads: task name -> head, for every task but those of retrieval.
+        heads: task name -> head, for every task that has one of its own.
         prompt: prefixes; None for a plain encoder.
         pooling: what sequence heads read: "cls" (the first piece) or "mean" (over real pieces).
     """
@@ -216,14 +216,16 @@ class _Writer:
     def heads_of(self, output: str, states: str, shape: list[str]) -> onnx.ValueInfoProto:
         """The head of each row's task on hidden states [batch, rows, hidden]; one row is squeezed away."""
         cards = [card for card in self.cards if OUTPUTS[card.kind] == output]
-        width = max(len(self.heads[card.name].bias) for card in cards)
-        weight = np.zeros((len(cards), self.weights.hidden, width), np.float32)
-        bias = np.zeros((len(cards), 1, width), np.float32)
-        for number, card in enumerate(cards):
-            head = self.heads[card.name]
+        names = list(dict.fromkeys(card.answered_by for card in cards))
+        width = max(len(self.heads[name].bias) for name in names)
+        weight = np.zeros((len(names), self.weights.hidden, width), np.float32)
+        bias = np.zeros((len(names), 1, width), np.float32)
+        for number, name in enumerate(names):
+            head = self.heads[name]
             weight[number, :, : len(head.bias)], bias[number, :, : len(head.bias)] = head.weight.T, head.bias
         # A task of another output has no row here: its result is not read, row 0 stands in.
-        row = self.row_of_task(f"{output}.head", [cards.index(card) if card in cards else 0 for card in self.cards])
+        rows = [names.index(card.answered_by) if card in cards else 0 for card in self.cards]
+        row = self.row_of_task(f"{output}.head", rows)
         product = self.node("MatMul", [states, self.node("Gather", [self.trained(f"{output}.weight", weight), row])])
         total = [product, self.node("Gather", [self.trained(f"{output}.bias", bias), row])]
         if len(shape) == 2:

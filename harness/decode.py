@@ -24,6 +24,7 @@ def decode(
     features: Sequence[Feature],
     outputs: Sequence[Floats],
     candidates: Floats | None = None,
+    candidate_ids: Sequence[str] = (),
 ) -> list[Prediction]:
     """Predictions of a split, one an example, in order.
 
@@ -35,14 +36,16 @@ def decode(
             [1]. Tagging: logits [seq, labels]. Span extraction: logits of begin and end [seq, 2]. Retrieval: unit
             vector [hidden].
         candidates: retrieval: unit vectors of the candidates, [candidates, hidden].
+        candidate_ids: retrieval: their ids; empty: "0".."n-1".
 
     Returns:
-        Predictions with gold values copied from the examples.
+        Predictions with gold values copied from the examples. "No answer" is given where it scores higher than the best
+        answer, and never in retrieval; see `benchmarks.thresholds` for other limits.
     """
     predictions = []
     rows = list(zip(features, outputs, strict=True))
     for index, group in _by_example(rows):
-        example = examples[index]
+        example, best = examples[index], None
         if card.kind is Kind.CLASSIFICATION:
             probabilities = softmax(group[0][1])
             value, scores = card.labels[int(probabilities.argmax())], tuple(probabilities.tolist())
@@ -50,18 +53,22 @@ def decode(
             value, scores = float(group[0][1][0]), ()
         elif card.kind is Kind.CHOICE:
             probabilities = softmax(np.array([output[0] for _, output in group]))
-            value, scores = str(int(probabilities.argmax())), tuple(probabilities.tolist())
+            place, scores = int(probabilities.argmax()), tuple(probabilities.tolist())
+            value = str(place) if example.answers is None else example.choices[place]
         elif card.kind is Kind.TAGGING:
             value, scores = _tags(card, example, group)
         elif card.kind is Kind.SPAN:
-            value, scores = _answer(card, example, group)
+            value, best, scores = _answer(card, example, group)
         else:
             if candidates is None:
                 raise ValueError("retrieval needs the vectors of the candidates")
             cosines = candidates @ group[0][1]
-            best = int(cosines.argmax())
-            value, scores = str(best), (float(cosines[best]), float(len(candidates)))
-        predictions.append(Prediction(example.id, value, example.gold, scores))
+            nearest = int(cosines.argmax())
+            value = candidate_ids[nearest] if candidate_ids else str(nearest)
+            best, scores = value, (float(cosines[nearest]), float(len(candidates)))
+        if not card.no_answer:
+            best = None
+        predictions.append(Prediction(example.id, value, example.gold, scores, best, example.group))
     return predictions
 
 
@@ -83,8 +90,8 @@ def locate(card: TaskCard, group: Sequence[tuple[Feature, Floats]]) -> tuple[tup
         group: windows of the example with their logits [seq, 2].
 
     Returns:
-        Begin and end in characters of the context (None: no answer), probability, and the score of "no answer" minus
-        that of the best answer.
+        Begin and end in characters of the context (None: the context is empty), probability among all spans and, where
+        it is allowed, "no answer"; and the score of "no answer" minus that of the best answer.
     """
     best, best_score, where = None, -np.inf, (0, 0)
     all_scores: list[Floats] = []
@@ -101,21 +108,19 @@ def locate(card: TaskCard, group: Sequence[tuple[Feature, Floats]]) -> tuple[tup
             top = int(scores.argmax())
             if scores[top] > best_score:
                 best_score, best, where = float(scores[top]), feature, (inside[top], inside[top + more])
-    if best is None or best.spans is None:  # an empty context
-        return None, 1.0, np.inf
-    difference = no_answer - best_score
-    chosen = no_answer if card.no_answer and difference > 0 else best_score
+    if best is None or best.spans is None:
+        return None, 0.0, np.inf
     rivals = np.concatenate([*all_scores, np.array([no_answer] if card.no_answer else [], np.float32)])
-    probability = float(1 / np.exp(rivals.astype(np.float64) - chosen).sum())
-    if card.no_answer and difference > 0:
-        return None, probability, difference
-    return (int(best.spans[where[0], 0]), int(best.spans[where[1], 1])), probability, difference
+    probability = float(1 / np.exp(rivals.astype(np.float64) - best_score).sum())
+    return (int(best.spans[where[0], 0]), int(best.spans[where[1], 1])), probability, no_answer - best_score
 
 
-def _answer(card: TaskCard, example: Example, group: Sequence[tuple[Feature, Floats]]) -> tuple[str, tuple[float, ...]]:
+def _answer(
+    card: TaskCard, example: Example, group: Sequence[tuple[Feature, Floats]]
+) -> tuple[str, str, tuple[float, ...]]:
     span, probability, difference = locate(card, group)
     text = "" if span is None or example.text_pair is None else example.text_pair[span[0] : span[1]].strip()
-    return text, (probability, difference)
+    return "" if card.no_answer and difference > 0 else text, text, (probability, difference)
 
 
 def _tags(

@@ -9,10 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
-from benchmarks.records import Example
+from benchmarks.records import PLACEHOLDER, Example
 from benchmarks.task import Kind, TaskCard
 
 Ints = NDArray[np.int32]
+
+WORD_MARK = "*"
+"""Stands in front of a marked word and behind it."""
+
+MARKED_LENGTH = 64
+"""Characters of the marked word that stand as a second text: windows keep room for the sentence whatever it is."""
 
 MARK = "\u2581"
 """SentencePiece's mark for the beginning of a word."""
@@ -101,7 +107,7 @@ class TextEncoder:
         self.tokenizer.enable_truncation(limit)
         if card.kind is Kind.CHOICE:
             owners = [index for index, example in enumerate(examples) for _ in example.choices]
-            texts: list[str | tuple[str, str]] = [(e.text, choice) for e in examples for choice in e.choices]
+            texts: list[str | tuple[str, str]] = [(e.text, _asked(e, choice)) for e in examples for choice in e.choices]
         else:
             owners = list(range(len(examples)))
             texts = [e.text if e.text_pair is None else (e.text, e.text_pair) for e in examples]
@@ -115,15 +121,19 @@ class TextEncoder:
         return np.array(row.type_ids, np.int32) if self.token_types else np.zeros(len(row.ids), np.int32)
 
     def _tagging(self, examples: Sequence[Example], limit: int, stride: int) -> list[Feature]:
-        self.tokenizer.enable_truncation(limit, stride=stride)
-        sentences = [list(example.tokens) for example in examples]
+        # Of a marked sentence the second text is the marked word: it is short, and each window needs it.
+        pair = any(example.marked is not None for example in examples)
+        self.tokenizer.enable_truncation(limit, stride=stride, strategy="only_first" if pair else "longest_first")
+        sentences = [_marked(example) for example in examples]
         features: list[Feature] = []
         for index, first in enumerate(self.tokenizer.encode_batch(sentences, is_pretokenized=True)):
             windows = [first, *first.overflowing]
+            marked = examples[index].marked
             owner: dict[int, tuple[float, int, int]] = {}  # word -> (pieces around it, window, position)
             for number, window in enumerate(windows):
-                for word, position, room in _word_starts(window, number > 0, number + 1 < len(windows)):
-                    if word not in owner or room > owner[word][0]:
+                for read, position, room in _word_starts(window, number > 0, number + 1 < len(windows)):
+                    word = read if marked is None else _without_marks(read, marked)
+                    if word is not None and (word not in owner or room > owner[word][0]):
                         owner[word] = (room, number, position)
             for number, window in enumerate(windows):
                 mine = [(word, place) for word, (_, where, place) in sorted(owner.items()) if where == number]
@@ -154,12 +164,42 @@ class TextEncoder:
         return question if len(offsets) <= limit else question[: offsets[limit - 1][1]]
 
 
+def _asked(example: Example, choice: str) -> str:
+    """The second text of an alternative of a multiple choice."""
+    if example.text_pair is None:
+        return choice
+    if PLACEHOLDER in example.text_pair:
+        return example.text_pair.replace(PLACEHOLDER, choice)
+    return f"{example.text_pair} {choice}"
+
+
+def _marked(example: Example) -> list[str] | tuple[list[str], list[str]]:
+    """The words of a sentence; with a marked one, that word between two marks, and alone as a second text.
+
+    P-Tuning v2's code gives the word alone, which does not tell two occurrences apart.
+    """
+    words = list(example.tokens)
+    if example.marked is None:
+        return words
+    at = example.marked
+    return [*words[:at], WORD_MARK, words[at], WORD_MARK, *words[at + 1 :]], [words[at][:MARKED_LENGTH]]
+
+
+def _without_marks(read: int, marked: int) -> int | None:
+    """Index in the sentence of a word of `_marked`; None for the marks themselves."""
+    if read in (marked, marked + 2):
+        return None
+    return read if read < marked else read - 1 if read == marked + 1 else read - 2
+
+
 def _word_starts(window: Encoding, cut_left: bool, cut_right: bool) -> list[tuple[int, int, float]]:
-    """Word, position of its first piece with text, and pieces between it and the nearest cut, for one window."""
+    """Word of the first text, position of its first piece with text, and pieces between it and the nearest cut."""
     starts: list[tuple[int, int, float]] = []
     previous: int | None = None
-    tokens, end = window.tokens, len(window.ids)
-    for position, word in enumerate(window.word_ids):
+    tokens = window.tokens
+    words = [word if text == 0 else None for word, text in zip(window.word_ids, window.sequence_ids, strict=True)]
+    end = 2 + max((position for position, word in enumerate(words) if word is not None), default=0)
+    for position, word in enumerate(words):
         first = word is not None and word != previous
         # SentencePiece gives most Chinese and Japanese words a first piece that is the mark alone: it is the same in
         # front of every word and says nothing of this one.

@@ -38,7 +38,7 @@ class PromptedModel(nn.Module):
     Args:
         backbone: the encoder.
         prompt: None for methods without one.
-        cards: the tasks; every one but retrieval gets a head.
+        cards: the tasks; every one gets a head, but retrieval and those that the head of another one answers.
         pooling: what sequence heads read.
     """
 
@@ -47,7 +47,7 @@ class PromptedModel(nn.Module):
         self.backbone = backbone
         self.prompt = prompt
         self.pooling = pooling
-        heads = {card.name: make_head(card, backbone.hidden) for card in cards}
+        heads = {card.name: make_head(card, backbone.hidden) for card in cards if not card.head}
         self.heads = nn.ModuleDict({name: head for name, head in heads.items() if head is not None})
 
     def prefix(self) -> Prefix | None:
@@ -69,8 +69,8 @@ class PromptedModel(nn.Module):
         if card.kind is Kind.RETRIEVAL:
             return functional.normalize(_mean(states, lengths), dim=-1)
         if card.kind in (Kind.TAGGING, Kind.SPAN):
-            return self.heads[card.name](states)
-        return self.heads[card.name](states[:, 0] if self.pooling is Pooling.CLS else _mean(states, lengths))
+            return self.heads[card.answered_by](states)
+        return self.heads[card.answered_by](states[:, 0] if self.pooling is Pooling.CLS else _mean(states, lengths))
 
 
 def _mean(states: Tensor, lengths: Tensor) -> Tensor:

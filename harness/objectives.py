@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import TypeVar
 
 import numpy as np
@@ -26,20 +27,22 @@ def make_targets(card: TaskCard, examples: Sequence[Example], features: Sequence
     """The target of every row.
 
     Returns:
-        One a feature. Classification: index of the label. Regression: the number. Multiple choice: index of the right
-        alternative (repeated for each row of the example). Tagging: indices of the tags of the words read in this row.
+        One a feature. Classification: index of the label. Regression: the number. Multiple choice: 1 for a right
+        alternative, 0 for a wrong one. Tagging: indices of the tags of the words read in this row.
         Span extraction: first and last piece of the first answer, (0, 0) when it is not wholly in this window.
     """
     index = {label: number for number, label in enumerate(card.labels)}
     targets: list[Target] = []
-    for feature in features:
+    place = 0
+    for row, feature in enumerate(features):
         example = examples[feature.example]
+        place = place + 1 if row and features[row - 1].example == feature.example else 0
         if card.kind is Kind.CLASSIFICATION:
             targets.append(index[_given(example, example.label)])
         elif card.kind is Kind.REGRESSION:
             targets.append(_given(example, example.target))
         elif card.kind is Kind.CHOICE:
-            targets.append(int(_given(example, example.label)))
+            targets.append(int(_is_right(example, place)))
         elif card.kind is Kind.TAGGING:
             tags = _given(example, example.tags)
             assert feature.words is not None
@@ -53,6 +56,13 @@ def _given(example: Example, gold: Gold | None) -> Gold:
     if gold is None:
         raise ValueError(f"example {example.id} of a training split is not labelled")
     return gold
+
+
+def _is_right(example: Example, place: int) -> bool:
+    """Whether a choice is right: by its index, or by its text where the accepted ones are texts."""
+    if example.answers is None:
+        return str(place) == _given(example, example.label)
+    return example.choices[place] in {answer.text for answer in example.answers}
 
 
 def _answer_pieces(example: Example, feature: Feature) -> tuple[int, int]:
@@ -72,8 +82,9 @@ def collate(card: TaskCard, features: Sequence[Feature], targets: Sequence[Targe
     """Targets of a batch as a tensor.
 
     Returns:
-        Classification: [rows] int64. Regression: [rows] float32. Multiple choice: [examples] int64.
-        Tagging: [rows, seq] int64 with `IGNORED` where nothing is read. Span extraction: [rows, 2] int64.
+        Classification: [rows] int64. Regression: [rows] float32. Multiple choice: [examples, most choices] int64, 1
+        right, 0 wrong, `IGNORED` where an example has fewer. Tagging: [rows, seq] int64 with `IGNORED` where nothing is
+        read. Span extraction: [rows, 2] int64.
     """
     if card.kind is Kind.TAGGING:
         tags = torch.full((len(features), seq), IGNORED)
@@ -81,8 +92,11 @@ def collate(card: TaskCard, features: Sequence[Feature], targets: Sequence[Targe
             tags[row, torch.from_numpy(np.asarray(feature.positions, np.int64))] = torch.from_numpy(np.asarray(target))
         return tags
     if card.kind is Kind.CHOICE:
-        firsts = [row for row, f in enumerate(features) if row == 0 or features[row - 1].example != f.example]
-        return torch.tensor([targets[row] for row in firsts])
+        groups = [list(group) for _, group in groupby(range(len(features)), lambda row: features[row].example)]
+        right = torch.full((len(groups), max(map(len, groups))), IGNORED)
+        for number, group in enumerate(groups):
+            right[number, : len(group)] = torch.tensor([targets[row] for row in group])
+        return right
     return torch.tensor(np.array(targets), dtype=torch.float32 if card.kind is Kind.REGRESSION else torch.int64)
 
 
@@ -96,15 +110,20 @@ def loss_and_hits(card: TaskCard, outputs: Tensor, targets: Tensor, lengths: Ten
         lengths: real pieces a row, [rows].
 
     Returns:
-        Mean cross-entropy (regression: mean squared error; spans: mean over begin and end), and the share of labels,
-        words or whole spans that are right, None for regression.
+        Mean cross-entropy (regression: mean squared error; spans: mean over begin and end; several right choices: of
+        the probability of any of them), and the share of labels, words or whole spans that are right, None for
+        regression.
     """
     outputs = outputs.float()
     if card.kind is Kind.REGRESSION:
         return functional.mse_loss(outputs[:, 0], targets), None
-    if card.kind is Kind.CHOICE:
-        logits = outputs.view(len(targets), -1)
-    elif card.kind is Kind.TAGGING:
+    if card.kind is Kind.CHOICE:  # outputs of an example's choices stand one behind the other, row by row
+        logits = outputs.new_full(targets.shape, -torch.inf).masked_scatter(targets != IGNORED, outputs[:, 0])
+        right = logits.masked_fill(targets != 1, -torch.inf)
+        loss = (logits.logsumexp(-1) - right.logsumexp(-1)).mean()
+        chosen = logits.detach().argmax(-1, keepdim=True)
+        return loss, float((targets.gather(-1, chosen) == 1).float().mean())
+    if card.kind is Kind.TAGGING:
         logits, targets = outputs.flatten(0, 1), targets.flatten()
     elif card.kind is Kind.SPAN:
         padding = torch.arange(outputs.shape[1], device=outputs.device) >= lengths[:, None]

@@ -10,12 +10,18 @@ from tabulate import tabulate
 from benchmarks.files import sha256
 from benchmarks.records import Prediction
 from benchmarks.results import ResultRecord, predictions_path
-from benchmarks.scoring import chance, score
+from benchmarks.scoring import chance, score, signatures
 from benchmarks.task import TaskCard
 
 
 def make_record(
-    run: Path, card: TaskCard, language: str, split: str, predictions: Sequence[Prediction], limited: bool
+    run: Path,
+    card: TaskCard,
+    language: str,
+    split: str,
+    predictions: Sequence[Prediction],
+    limited: bool,
+    threshold: float | None = None,
 ) -> ResultRecord | None:
     """Score one file of predictions that is already on disk; None when no row of it is labelled."""
     if all(row.gold is None for row in predictions):
@@ -28,8 +34,10 @@ def make_record(
         split=split,
         examples=sum(row.gold is not None for row in predictions),
         limited=limited,
-        scores={name: round(value, 4) for name, value in score(card, predictions).items()},
-        chance={name: round(value, 4) for name, value in chance(card, predictions).items()},
+        scores={name: round(value, 4) for name, value in score(card, predictions, language).items()},
+        chance={name: round(value, 4) for name, value in chance(card, predictions, language).items()},
+        signatures=signatures(card, predictions, language),
+        threshold=threshold,
         predictions=path,
         sha256=sha256(run / path),
     )

@@ -31,7 +31,7 @@ def rescore(run: Path) -> tuple[Results, list[str]]:
         if old.task not in cards:
             raise PolypromptError(f"{run / 'results.json'}: task {old.task} is not in manifest.json")
         predictions = read_predictions(run / old.predictions)
-        new = make_record(run, cards[old.task], old.language, old.split, predictions, old.limited)
+        new = make_record(run, cards[old.task], old.language, old.split, predictions, old.limited, old.threshold)
         if new is None:
             raise PolypromptError(f"{run / old.predictions}: no row has a gold value, nothing to score")
         place = f"{old.task} {old.language} {old.split}"

@@ -25,7 +25,7 @@ INCIDENTAL = {"seed", "out", "name", "data_dir", "checkpoint_seconds"}
 """Settings in which runs of one configuration may differ; which data was read is known by its hashes."""
 
 Complain = Callable[[str], None]
-Guess = Callable[[TaskCard, Sequence[Prediction]], dict[str, float]]
+Guess = Callable[[TaskCard, Sequence[Prediction], str], dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,8 @@ def _read_cell(folder: Path, record: ResultRecord, card: TaskCard, guess: Guess)
     predictions = [row for row in read_predictions(path) if row.gold is not None]
     if not predictions:
         raise PolypromptError(f"{path}: no labelled row")
-    scores, guesses = score(card, predictions), guess(card, predictions)
+    language = record.language
+    scores, guesses = score(card, predictions, language), guess(card, predictions, language)
     doubts = [
         *_differences("", record.scores, scores),
         *_differences("chance of ", record.chance, guesses),
@@ -183,7 +184,7 @@ def _read_cell(folder: Path, record: ResultRecord, card: TaskCard, guess: Guess)
     if record.sha256 != sha256(path):
         doubts.append("the predictions file is not the one that results.json has the hash of")
     metric = next(iter(scores))
-    rows = rows_of(predictions, card.kind, metric, lambda rows: score(card, rows)[metric])
+    rows = rows_of(predictions, card.kind, metric, lambda rows: score(card, rows, language)[metric])
     shown = record.model_copy(update={"scores": scores, "chance": guesses, "examples": len(predictions)})
     return Cell(shown, card, rows, tuple(doubts))
 
@@ -204,16 +205,23 @@ def _written(number: float | None) -> str:
 
 def _remembered_chance() -> Guess:
     """`chance`, computed once for equal gold values: most runs are asked the same, and for tags it takes long."""
-    known: dict[tuple[TaskCard, bytes], dict[str, float]] = {}
+    known: dict[tuple[TaskCard, str, bytes], dict[str, float]] = {}
 
-    def guess(card: TaskCard, predictions: Sequence[Prediction]) -> dict[str, float]:
-        asked = [(row.gold, row.scores[1:] if card.kind is Kind.RETRIEVAL else ()) for row in predictions]
-        key = card, hashlib.sha256(repr(asked).encode("utf-8", "surrogatepass")).digest()
+    def guess(card: TaskCard, predictions: Sequence[Prediction], language: str) -> dict[str, float]:
+        asked = [(row.gold, row.group, _candidates(card, row)) for row in predictions]
+        key = card, language, hashlib.sha256(repr(asked).encode("utf-8", "surrogatepass")).digest()
         if key not in known:
-            known[key] = chance(card, predictions)
+            known[key] = chance(card, predictions, language)
         return known[key]
 
     return guess
+
+
+def _candidates(card: TaskCard, row: Prediction) -> float:
+    """Among how many a row was chosen; what else its scores hold does not move chance."""
+    if card.kind is Kind.RETRIEVAL:
+        return row.scores[1] if len(row.scores) > 1 else 0.0
+    return float(len(row.scores)) if card.kind is Kind.CHOICE else 0.0
 
 
 def _parsed(config: str) -> dict[str, object]:

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import seqeval.metrics
 
-from benchmarks.chunks import chunk_f1
 from benchmarks.errors import PolypromptError
+from benchmarks.metrics.answers import normalise
+from benchmarks.metrics.tags import chunk_f1
 from benchmarks.records import Prediction, Value
 from benchmarks.results import ResultRecord
 from benchmarks.scoring import average, chance, score
-from benchmarks.squad_metric import normalise
 from benchmarks.suites import glue, squad, xtreme
 from benchmarks.suites.conll import CONLL04
 from benchmarks.suites.superglue import COPA

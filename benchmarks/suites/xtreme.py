@@ -77,6 +77,7 @@ UDPOS = Task(
         }
     ),
     title="Parts of speech",
+    averaged=("f1_seqeval",),
     licence="differs by treebank: CC BY-SA 3.0 or 4.0, some CC BY-NC-SA (not for commercial use)",
     url="https://universaldependencies.org/",
     how_to_get=_HOW_TO_GET,

@@ -1,4 +1,4 @@
-"""F1 over chunks as seqeval's default mode and conlleval.pl count them, without a Python loop over tokens."""
+"""Metrics of tags; chunks are counted as seqeval's default mode and conlleval.pl do, without a loop over tokens."""
 
 from __future__ import annotations
 
@@ -8,8 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 from seqeval.metrics.sequence_labeling import end_of_chunk, start_of_chunk
 
+from benchmarks.metrics.labels import accuracy
+
 Tags = Sequence[Sequence[str]]
 """One sequence of tags a sentence."""
+
+
+def token_accuracy(gold: Tags, predicted: Tags) -> float:
+    """Share of tokens, over all sentences, whose predicted tag is the gold one, 0..1."""
+    return accuracy([tag for tags in gold for tag in tags], [tag for tags in predicted for tag in tags])
 
 
 def chunk_f1(gold: Tags, predicted: Tags) -> float:

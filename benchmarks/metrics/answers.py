@@ -19,30 +19,31 @@ def normalise(answer: str) -> str:
     return " ".join(_ARTICLE.sub(" ", answer.lower().translate(_PUNCTUATION)).split())
 
 
-def exact_match(gold: Gold, predicted: Sequence[str]) -> float:
+def exact_match(gold: Gold, predicted: Sequence[str], version2: bool = False) -> float:
     """Share of questions whose answer equals an accepted one after normalisation, 0..1.
 
     Args:
         gold: accepted answers of each question.
         predicted: the answer to each question, "" for "it has none".
+        version2: by the rules of version 2.0, where questions may have no answer.
     """
-    return _mean_of_best(gold, predicted, lambda right, given: float(right == given))
+    return _mean_of_best(gold, predicted, version2, lambda right, given: float(right == given))
 
 
-def answer_f1(gold: Gold, predicted: Sequence[str]) -> float:
+def answer_f1(gold: Gold, predicted: Sequence[str], version2: bool = False) -> float:
     """Mean over questions of the best F1 between the words of the answer and those of an accepted one, 0..1.
 
     Args:
         gold: accepted answers of each question.
         predicted: the answer to each question, "" for "it has none".
+        version2: by the rules of version 2.0, where questions may have no answer.
     """
     # Version 1.1 gives 0 when nothing is left of both answers ("the" against "a"), version 2.0 gives 1.
-    both_empty = float(_has_unanswerable(gold))
-    return _mean_of_best(gold, predicted, lambda right, given: _word_f1(right, given, both_empty))
+    both_empty = float(version2)
+    return _mean_of_best(gold, predicted, version2, lambda right, given: _word_f1(right, given, both_empty))
 
 
-def _mean_of_best(gold: Gold, predicted: Sequence[str], compare: Callable[[str, str], float]) -> float:
-    version2 = _has_unanswerable(gold)
+def _mean_of_best(gold: Gold, predicted: Sequence[str], version2: bool, compare: Callable[[str, str], float]) -> float:
     total = 0.0
     for answers, answer in zip(gold, predicted, strict=True):
         accepted = [normalise(text) for text in answers]
@@ -51,11 +52,6 @@ def _mean_of_best(gold: Gold, predicted: Sequence[str], compare: Callable[[str, 
         given = normalise(answer)
         total += max(compare(text, given) for text in accepted)
     return total / len(gold)
-
-
-def _has_unanswerable(gold: Gold) -> bool:
-    """Whether a data set is scored by the rules of version 2.0: only it has questions without an answer."""
-    return not all(gold)
 
 
 def _word_f1(right: str, given: str, both_empty: float) -> float:

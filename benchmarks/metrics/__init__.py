@@ -1,0 +1,1 @@
+"""The official metrics: functions of the labelled rows of one task, language and split."""
