@@ -37,7 +37,8 @@ class Conll:
     def _sentences(self, card: TaskCard, path: Path) -> Iterator[tuple[str, Row]]:
         lines = read_lines(path)
         tabbed = any("\t" in line for line in lines)
-        known = frozenset(card.labels)
+        known = {label: label for label in card.labels}  # a split holds each tag once, not once a token
+        token, tag, last = self.token, self.tag, max(self.token, self.tag)
         width = 0
         tokens: list[str] = []
         tags: list[str] = []
@@ -52,19 +53,19 @@ class Conll:
                 continue
             cells = line.split("\t") if tabbed else _BLANKS.split(line.strip(" "))
             width = width or len(cells)
-            if len(cells) != width or (width > 1 and width <= max(self.token, self.tag)):
+            if len(cells) != width or 1 < width <= last:
                 expected = max(width, self.tag + 1)
                 raise DataError(
                     f"{path}:{number}: {len(cells)} columns where {expected} are expected; "
                     "a blank line must divide sentences, and a tab or blank the columns"
                 )
-            if not cells[self.token].strip(" "):
+            if not cells[token].strip(" "):
                 raise DataError(f"{path}:{number}: no token before the tag; write one, or leave the line blank")
-            tokens.append(cells[self.token])
+            tokens.append(cells[token])
             if width > 1:
-                if cells[self.tag] not in known:
-                    raise DataError(f"{path}:{number}: {unknown_tag(card, cells[self.tag])}")
-                tags.append(cells[self.tag])
+                if cells[tag] not in known:
+                    raise DataError(f"{path}:{number}: {unknown_tag(card, cells[tag])}")
+                tags.append(known[cells[tag]])
         if not width:
             raise DataError(f"{path}:1: no sentence in the file; fetch it again")
 
