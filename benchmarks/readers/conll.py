@@ -18,13 +18,14 @@ _BLANKS = re.compile(" +")
 
 @dataclass(frozen=True)
 class Conll:
-    """Tokens and tags in columns that tabs divide, or blanks in a file without tabs; "-DOCSTART-" lines are left out.
+    """Tokens and tags in columns that tabs divide, or blanks in a file without tabs.
 
-    A file of one column has no tags. Sentences are numbered from 0.
+    A file of one column has no tags. Sentences are numbered from 0. Left out are "-DOCSTART-" lines and, in a file with
+    tabs, those without one that begin with "#" (comments of CoNLL-U). A card without labels takes every tag.
 
     Attributes:
-        token: the column of the token, from 0.
-        tag: the column of its tag.
+        token: the column of the token, from 0; -1 is the last one.
+        tag: the column of its tag, likewise.
     """
 
     token: int = 0
@@ -49,7 +50,7 @@ class Conll:
                     yield f"{path}:{number - len(tokens)}", {"tokens": tokens, "tags": tags}
                     tokens, tags = [], []
                 continue
-            if line.startswith("-DOCSTART-"):
+            if line.startswith("-DOCSTART-") or (tabbed and line.startswith("#") and "\t" not in line):
                 continue
             cells = line.split("\t") if tabbed else _BLANKS.split(line.strip(" "))
             width = width or len(cells)
@@ -64,7 +65,9 @@ class Conll:
             tokens.append(cells[token])
             if width > 1:
                 if cells[tag] not in known:
-                    raise DataError(f"{path}:{number}: {unknown_tag(card, cells[tag])}")
+                    if card.labels or not cells[tag]:
+                        raise DataError(f"{path}:{number}: {unknown_tag(card, cells[tag])}")
+                    known[cells[tag]] = cells[tag]
                 tags.append(known[cells[tag]])
         if not width:
             raise DataError(f"{path}:1: no sentence in the file; fetch it again")

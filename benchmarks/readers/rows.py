@@ -31,6 +31,8 @@ Reader = Callable[[TaskCard, Sequence[Path]], Split]
 class Columns:
     """The fields of a record that make an example. A field that the file does not have leaves the row unlabelled.
 
+    A card without labels takes every label and tag.
+
     Attributes:
         text, text_pair: names of the text fields.
         label: of the label; must be one of the task's labels, after `names` where that is given.
@@ -73,8 +75,9 @@ class Columns:
         if value is None or value == self.unlabelled:
             return None
         label = self.names.get(str(value)) if self.names else value
-        if label not in card.labels:
-            raise BadRow(f"unknown label {value!r}; it must be one of {', '.join(self.names or card.labels)}")
+        if label not in card.labels and (card.labels or not label):
+            known = f"one of {', '.join(self.names or card.labels)}" if self.names or card.labels else "a word"
+            raise BadRow(f"unknown label {value!r}; it must be {known}")
         return label
 
     def _target(self, row: Row) -> float | None:
@@ -97,14 +100,15 @@ class Columns:
         if len(tags) != len(tokens):
             raise BadRow(f"{len(tokens)} tokens but {len(tags)} tags; every token needs one tag")
         for tag in tags:
-            if tag not in card.labels:
+            if tag not in card.labels and (card.labels or not tag):
                 raise unknown_tag(card, tag)
         return tags
 
 
 def unknown_tag(card: TaskCard, tag: object) -> BadRow:
     """The error for a tag that the task does not have."""
-    return BadRow(f"unknown tag {tag!r}; it must be one of {', '.join(card.labels)}")
+    known = f"one of {', '.join(card.labels)}" if card.labels else "a word such as O"
+    return BadRow(f"unknown tag {tag!r}; it must be {known}")
 
 
 def value_of(row: Row, name: str) -> Any:

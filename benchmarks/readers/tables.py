@@ -1,7 +1,8 @@
-"""Readers of tab-separated tables, JSON lines, and labels that stand in a file of their own."""
+"""Readers of tables separated by tabs or commas, JSON lines, and labels that stand in a file of their own."""
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.errors import DataError
 from benchmarks.readers.rows import Reader, Row, RowMapper, to_examples
-from benchmarks.readers.text import read_lines
+from benchmarks.readers.text import read_lines, read_text
 from benchmarks.records import Split
 from benchmarks.task import TaskCard
 
@@ -48,6 +49,60 @@ class Tsv:
                     "separate them by single tabs"
                 )
             yield f"{path}:{number}", dict(zip(header, cells, strict=True))
+
+
+@dataclass(frozen=True)
+class Csv:
+    """Comma-separated values as RFC 4180 has them: a cell in double quotes may hold commas, line ends and "" for ".
+
+    Attributes:
+        row: makes an example of a record.
+        header: names of the columns where the file does not begin with them.
+    """
+
+    row: RowMapper
+    header: tuple[str, ...] = ()
+
+    def __call__(self, card: TaskCard, paths: Sequence[Path]) -> Split:
+        """See `Reader`."""
+        return Split(to_examples(card, (place for path in paths for place in self._rows(path)), self.row))
+
+    def _rows(self, path: Path) -> Iterator[tuple[str, Row]]:
+        header, found = self.header, False
+        for number, cells in _records(path):
+            if not header:
+                header = tuple(cells)
+                continue
+            found = True
+            if len(cells) != len(header):
+                raise DataError(
+                    f"{path}:{number}: {len(cells)} columns where {len(header)} are expected ({', '.join(header)}); "
+                    "put a cell that holds commas into double quotes"
+                )
+            yield f"{path}:{number}", dict(zip(header, cells, strict=True))
+        if not found:
+            raise DataError(f"{path}:1: only a header and no rows; fetch the file again")
+
+
+def _records(path: Path) -> list[tuple[int, list[str]]]:
+    """The records of a CSV file, each with the line on which it begins; blank lines are none."""
+    text = read_text(path)
+    reader = csv.reader((f"{line}\n" for line in text.removesuffix("\n").split("\n")), strict=True)
+    limit = csv.field_size_limit(len(text))  # of the whole process; the default refuses long texts
+    records = []
+    number = 1
+    try:
+        for cells in reader:
+            if cells:
+                records.append((number, cells))
+            number = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(
+            f"{path}:{number}: not CSV ({error}); close every quotation mark, and double those inside quotes"
+        ) from None
+    finally:
+        csv.field_size_limit(limit)
+    return records
 
 
 @dataclass(frozen=True)
