@@ -106,6 +106,7 @@ class Manifest(BaseModel):
         tasks: cards of the tasks.
         trainable: parameters trained, heads included.
         share: trainable parameters over all parameters of backbone, prompt and heads, percent.
+        thresholds: task with "no answer" -> language -> threshold, see `benchmarks.thresholds`.
         data: file relative to the data folder (or "generated:NAME") -> sha256 of the bytes that were read.
         limits: what was cut for time (`max_train`, `max_eval`, `max_steps`) -> number; empty when nothing was.
         steps, examples_seen, train_seconds, evaluate_seconds: what training and evaluation took.
@@ -130,6 +131,7 @@ class Manifest(BaseModel):
     tasks: list[TaskCard]
     trainable: int
     share: float
+    thresholds: dict[str, dict[str, float]] = {}
     data: dict[str, str]
     limits: dict[str, int]
     steps: int

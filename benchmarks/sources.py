@@ -45,6 +45,10 @@ class OfficialSource:
 
     splits: Mapping[str, SplitFiles]
 
+    def has(self, split: str, language: str) -> bool:
+        """Whether a split was published in a language."""
+        return split in self.splits and self.splits[split].has(language)
+
     def files(self, split: str, language: str) -> tuple[str, ...]:
         """The official files of a split; see `Source` and `SplitFiles.files`."""
         part = self.splits.get(split)

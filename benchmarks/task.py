@@ -83,6 +83,9 @@ class Published:
 class Source(Protocol):
     """Where the rows of a task come from."""
 
+    def has(self, split: str, language: str) -> bool:
+        """Whether a split was published in a language."""
+
     def files(self, split: str, language: str) -> tuple[str, ...]:
         """The official files of a split, relative to the data folder; empty when it is generated or does not exist."""
 

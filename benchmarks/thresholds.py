@@ -38,9 +38,11 @@ def choose_threshold(card: TaskCard, predictions: Sequence[Prediction]) -> float
         card: a task with `no_answer`. predictions: labelled, with `best` and scores.
 
     Returns:
-        In the units of `with_threshold`.
+        In the units of `with_threshold`; 0 when no row is labelled.
     """
     rows = [row for row in predictions if row.gold is not None]
+    if not rows:
+        return 0.0
     doubts = np.array([_doubt(card, row) for row in rows])
     right = np.array([_is_right(card, row) for row in rows])
     empty = np.array([not row.gold for row in rows])
@@ -58,6 +60,14 @@ def choose_threshold(card: TaskCard, predictions: Sequence[Prediction]) -> float
     if np.isinf(low):  # no row is answered
         low = high - 1.0
     return _sign(card) * float(low if np.isinf(high) else (low + high) / 2)
+
+
+def cross_fitted(card: TaskCard, predictions: Sequence[Prediction]) -> list[Prediction]:
+    """The predictions where no other rows are there to choose a threshold on: each half by that of the other half."""
+    halves = [list(predictions[side::2]) for side in (0, 1)]
+    limits = [choose_threshold(card, half) for half in halves]
+    decided = [with_threshold(card, half, limits[1 - side]) for side, half in enumerate(halves)]
+    return [decided[number % 2][number // 2] for number in range(len(predictions))]
 
 
 def _sign(card: TaskCard) -> float:

@@ -41,6 +41,8 @@ class BundledTask(BaseModel):
         task_id: what the graph knows it by.
         output: the output of the graph that answers for it.
         columns: how many columns of that output are its own.
+        threshold: of "no answer", see `benchmarks.thresholds`; None: "no answer" where it scores highest, and never in
+            retrieval.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -49,6 +51,7 @@ class BundledTask(BaseModel):
     task_id: int
     output: Output
     columns: int
+    threshold: float | None = None
 
 
 class TaskParity(BaseModel):

@@ -102,10 +102,17 @@ def describe(model: PromptedModel, manifest: Manifest) -> BundleCard:
                 task_id=number,
                 output=OUTPUTS[task.kind],
                 columns=columns.get(task.answered_by, manifest.backbone.hidden),
+                threshold=_threshold(manifest, task),
             )
             for number, task in enumerate(manifest.tasks)
         ],
     )
+
+
+def _threshold(manifest: Manifest, card: TaskCard) -> float | None:
+    """The threshold of the language that was trained in; without training, of the first language."""
+    known = manifest.thresholds.get(card.name, {})
+    return known.get(card.train_language or "", next(iter(known.values()), None))
 
 
 def _sample(config: RunConfig, card: TaskCard, rows: int) -> Sample:

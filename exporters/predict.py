@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from tabulate import tabulate
 
 from benchmarks.errors import PolypromptError, run_command
-from benchmarks.records import Example
+from benchmarks.records import Example, Value
 from benchmarks.task import Kind, TaskCard
 from exporters.bundle import CARD
 from exporters.session import PROVIDERS, Answer, Session, check_example
@@ -48,13 +48,13 @@ def record(card: TaskCard, example: Example, answer: Answer) -> dict[str, Any]:
     if card.kind is Kind.CHOICE:
         return common | {"choice": example.choices[int(str(prediction.value))], "scores": scores}
     if card.kind is Kind.RETRIEVAL:
-        return common | {"choice": example.choices[int(str(prediction.value))], "cosine": scores[0]}
+        return common | {"choice": _found(example, prediction.value), "cosine": scores[0]}
     if card.kind is Kind.TAGGING:
         return common | {"scores": scores}
     if card.kind is Kind.SPAN:
         start, end = answer.span or (None, None)
         margin = scores[1] if math.isfinite(scores[1]) else None
-        return common | {"start": start, "end": end, "probability": scores[0], "no_answer": margin}
+        return common | {"start": start, "end": end, "probability": _probability(answer), "no_answer": margin}
     return common
 
 
@@ -66,15 +66,28 @@ def sentence(card: TaskCard, example: Example, answer: Answer) -> str:
     if card.kind is Kind.CHOICE:
         return f"{example.choices[int(str(value))]}\t{max(scores):.4f}"
     if card.kind is Kind.RETRIEVAL:
-        return f"{example.choices[int(str(value))]}\tcosine {scores[0]:.4f}"
+        return f"{_found(example, value) or 'none'}\tcosine {scores[0]:.4f}"
     if card.kind is Kind.TAGGING:
         tags = [str(tag) for tag in value] if isinstance(value, tuple) else []
         rows = [(*row[:2], f"{row[2]:.4f}") for row in zip(example.tokens, tags, scores, strict=True)]
         return tabulate(rows, tablefmt="plain", disable_numparse=True)
     if card.kind is Kind.SPAN:
         place = "no answer" if answer.span is None else f"{value}\tcharacters {answer.span[0]}-{answer.span[1]}"
-        return f"{place}\t{scores[0]:.4f}"
+        return f"{place}\t{_probability(answer):.4f}"
     return f"{value:.4f}"
+
+
+def _found(example: Example, value: Value) -> str | None:
+    """The text of the candidate that was found, None for none."""
+    return example.choices[int(str(value))] if value else None
+
+
+def _probability(answer: Answer) -> float:
+    """Of what was answered: the best answer, or "no answer", whose score is higher by the second number."""
+    best, difference = answer.prediction.scores
+    if answer.span is not None:
+        return best
+    return min(1.0, best * math.exp(difference)) if math.isfinite(difference) else 1.0
 
 
 def read_question(line: bytes, number: int, session: Session, task: str | None) -> Question:

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from benchmarks.errors import PolypromptError
 from benchmarks.records import Example, Prediction
 from benchmarks.task import Kind, TaskCard
+from benchmarks.thresholds import with_threshold
 from exporters.bundle import MODEL, TOKENIZER, BundledTask, open_bundle
 from harness.decode import decode, locate
 from harness.features import Feature, TextEncoder, pad
@@ -169,21 +170,24 @@ class Session:
         return outputs
 
     def _decode(self, name: str, examples: Sequence[Example], encoded: Encoded) -> list[Answer]:
-        card = self.tasks[name]
+        card, threshold = self.tasks[name], self._tasks[name].threshold
         features, outputs = encoded.features, encoded.outputs
         if card.kind is Kind.RETRIEVAL:
             vectors = {choices: self.embed(choices, name) for choices in {example.choices for example in examples}}
-            return [
-                Answer(decode(card, [example], [replace(feature, example=0)], [output], vectors[example.choices])[0])
+            predictions = [
+                decode(card, [example], [replace(feature, example=0)], [output], vectors[example.choices])[0]
                 for example, feature, output in zip(examples, features, outputs, strict=True)
             ]
-        predictions = decode(card, examples, features, outputs)
+        else:
+            predictions = decode(card, examples, features, outputs)
+        if threshold is not None:
+            predictions = with_threshold(card, predictions, threshold)
         if card.kind is not Kind.SPAN:
             return [Answer(prediction) for prediction in predictions]
         rows = groupby(zip(features, outputs, strict=True), key=lambda row: row[0].example)
         spans = [locate(card, list(group))[0] for _, group in rows]
         return [
-            Answer(prediction, span and _stripped(example.text_pair or "", span))
+            Answer(prediction, _stripped(example.text_pair or "", span) if span and prediction.value else None)
             for example, prediction, span in zip(examples, predictions, spans, strict=True)
         ]
 

@@ -34,6 +34,7 @@ class RunConfig(BaseModel):
         sampling, temperature: how tasks are mixed.
         epochs: passes over all training rows in the mean; None: the method's default. max_steps: stop there.
         batch: examples a step. learning_rate, weight_decay: of AdamW; None: the method's.
+        splits: splits to predict and, where they are labelled, score; empty: the reported one of each task.
         max_train, max_eval: at most so many examples a task (and language), drawn by a fixed seed; None: all.
         precision: "auto" is bf16 autocast where the processor computes in bf16, else fp32.
         seed: of initialisation, order and dropout.
@@ -64,6 +65,7 @@ class RunConfig(BaseModel):
     batch: Positive = 32
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     weight_decay: Annotated[float, Field(ge=0)] | None = None
+    splits: list[Literal["train", "dev", "test"]] = []
     max_train: Positive | None = None
     max_eval: Positive | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"

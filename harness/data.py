@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +21,13 @@ _SUBSET_SEED = 20211014
 """Of `--max-train` and `--max-eval`: the same rows in every run, whatever its own seed, so that runs compare."""
 
 
+TUNING_ROWS = 500
+"""At most so many rows, and at most a tenth, of a training split are held out to choose a threshold."""
+
+Place = tuple[str, str]
+"""Split and language."""
+
+
 @dataclass(frozen=True)
 class TaskRows:
     """The rows of one task.
@@ -27,14 +35,16 @@ class TaskRows:
     Attributes:
         task: its declaration.
         train: training rows; None for a task that is only evaluated.
-        evaluation: language -> rows of the reported split.
-        limited: languages of which only a part is evaluated.
+        tuning: language -> rows on which the threshold of "no answer" is chosen; empty where the task has none.
+        evaluation: split and language -> rows to predict.
+        limited: splits and languages of which only a part is predicted.
     """
 
     task: Task
     train: Split | None
-    evaluation: dict[str, Split]
-    limited: frozenset[str]
+    tuning: dict[str, Split]
+    evaluation: dict[Place, Split]
+    limited: frozenset[Place]
 
 
 def chosen_tasks(config: RunConfig) -> list[Task]:
@@ -76,25 +86,26 @@ def load_rows(config: RunConfig) -> tuple[list[TaskRows], dict[str, str], list[s
     rows: list[TaskRows] = []
     hashes: dict[str, str] = {}
     missing: list[MissingData] = []
+    notes: list[str] = []
     for task in chosen_tasks(config):
-        train: Split | None = None
-        evaluation: dict[str, Split] = {}
-        wanted = [code for code in task.card.languages if not config.languages or code in config.languages]
         try:
-            if task.card.train_language is not None:
-                train = _load(config, task, "train", task.card.train_language, hashes)
+            train, tuning = _training(config, task, hashes)
         except MissingData as error:
             missing.append(error)
             continue
-        for language in wanted:
+        if task.card.head and not any(row.task.name == task.card.head and row.train is not None for row in rows):
+            notes.append(f"{task.name}: the head of {task.card.head} answers it, which this run does not train")
+            continue
+        evaluation: dict[Place, Split] = {}
+        for split, language in _places(config, task, notes):
             try:
-                evaluation[language] = _load(config, task, task.eval_split, language, hashes)
+                evaluation[split, language] = _load(config, task, split, language, hashes)
             except MissingData as error:
                 missing.append(error)
         if evaluation:
-            cut = frozenset(code for code, split in evaluation.items() if _is_cut(split, config.max_eval))
-            limited = {code: _part(split, config.max_eval) for code, split in evaluation.items()}
-            rows.append(TaskRows(task, None if train is None else _part(train, config.max_train), limited, cut))
+            cut = frozenset(place for place, split in evaluation.items() if _is_cut(split, config.max_eval))
+            limited = {place: _part(split, config.max_eval) for place, split in evaluation.items()}
+            rows.append(TaskRows(task, train and _part(train, config.max_train), tuning, limited, cut))
     if missing and not (config.skip_missing and rows):
         what = [error.what for error in missing]
         advice = list(
@@ -102,12 +113,64 @@ def load_rows(config: RunConfig) -> tuple[list[TaskRows], dict[str, str], list[s
         )
         title = "no task has its data:" if config.skip_missing else "--skip-missing goes on without what is missing:"
         raise MissingData("\n  ".join([title, *what, *advice]))
-    return rows, hashes, [error.what for error in missing]
+    if not rows:
+        raise PolypromptError("nothing to do: " + "; ".join(notes))
+    return rows, hashes, [*(error.what for error in missing), *notes]
 
 
 def load_evaluation(config: RunConfig, task: Task, language: str) -> Split:
     """The reported split of a task in one language, cut as in the run; for checks of an export on real rows."""
     return _part(_load(config, task, task.eval_split, language, {}), config.max_eval)
+
+
+def _training(config: RunConfig, task: Task, hashes: dict[str, str]) -> tuple[Split | None, dict[str, Split]]:
+    """The rows to train on, and those to choose a threshold on."""
+    card, train = task.card, None
+    tuning: dict[str, Split] = {}
+    if card.train_language is not None and not card.head:
+        train = _load(config, task, "train", card.train_language, hashes)
+    if not card.no_answer:
+        return train, tuning
+    if task.tuned_on != "train":
+        languages = card.languages if card.train_language is None else (card.train_language,)
+        for language in languages:
+            if config.languages and language not in config.languages and language != card.train_language:
+                continue
+            try:
+                tuning[language] = _part(_load(config, task, task.tuned_on, language, hashes), TUNING_ROWS * 20)
+            except MissingData:
+                continue  # the threshold then stays where it is without tuning, which the record shows
+    elif train is not None and card.train_language is not None:
+        train, tuning[card.train_language] = _held_out(train)
+    return train, tuning
+
+
+def _held_out(train: Split) -> tuple[Split, Split]:
+    """Training rows without those that are held out, and the latter; rows of one context stay on one side."""
+    contexts = list(dict.fromkeys(example.text_pair for example in train.examples))
+    order = np.random.default_rng(_SUBSET_SEED).permutation(len(contexts))
+    sizes = Counter(example.text_pair for example in train.examples)
+    most = min(TUNING_ROWS, len(train.examples) // 10)
+    chosen: set[str | None] = set()
+    count = 0
+    for number in order:
+        if count + sizes[contexts[number]] <= most:
+            chosen.add(contexts[number])
+            count += sizes[contexts[number]]
+    sides = [tuple(e for e in train.examples if (e.text_pair in chosen) is side) for side in (False, True)]
+    return replace(train, examples=sides[0]), replace(train, examples=sides[1])
+
+
+def _places(config: RunConfig, task: Task, notes: list[str]) -> list[Place]:
+    """The splits and languages to predict; what a task does not have is noted where it was asked for by name."""
+    wanted = [code for code in task.card.languages if not config.languages or code in config.languages]
+    places: list[Place] = []
+    for split in config.splits or [task.eval_split]:
+        there = [code for code in wanted if split == task.eval_split or task.source.has(split, code)]
+        if not there:
+            notes.append(f"{task.name}: has no {split} split to predict")
+        places += [(split, code) for code in there]
+    return places
 
 
 def _load(config: RunConfig, task: Task, split: str, language: str, hashes: dict[str, str]) -> Split:

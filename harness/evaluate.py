@@ -3,20 +3,89 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from benchmarks.records import Example, Prediction, Split
+from benchmarks.results import ResultRecord, predictions_path, read_predictions, write_predictions
 from benchmarks.task import Kind, TaskCard
+from benchmarks.thresholds import choose_threshold, cross_fitted, with_threshold
 from harness.batches import evaluation_batches
+from harness.data import TaskRows
 from harness.decode import Floats, decode
 from harness.device import Device
 from harness.features import Feature, TextEncoder, pad
 from harness.model import PromptedModel
+from harness.report import make_record
+from harness.screen import Screen
+
+TUNING = "tuning"
+"""Stands for the split in the name of the predictions on which a threshold was chosen."""
+
+Change = Callable[[Sequence[Prediction]], list[Prediction]]
 
 PIECES = 4096
 """Pieces a batch, padding included: small enough for the processor's caches, large enough for its products."""
+
+
+def evaluate(
+    run: Path,
+    model: PromptedModel,
+    encoder: TextEncoder,
+    rows: Sequence[TaskRows],
+    device: Device,
+    screen: Screen,
+) -> tuple[list[ResultRecord], dict[str, dict[str, float]]]:
+    """Predict and score every task, split and language of a run.
+
+    Files of predictions that are already in the run folder are used as they are.
+
+    Returns:
+        Records of the splits that are labelled; and task -> language -> threshold of "no answer".
+    """
+    records: list[ResultRecord] = []
+    thresholds: dict[str, dict[str, float]] = {}
+
+    def stored(card: TaskCard, split: str, language: str, rows: Split, change: Change) -> list[Prediction]:
+        path = run / predictions_path(card.name, language, split)
+        if not path.exists():
+            write_predictions(path, change(predict(model, encoder, card, rows, device)))
+        return read_predictions(path)
+
+    with screen.bar("evaluate", sum(len(task_rows.tuning) + len(task_rows.evaluation) for task_rows in rows)) as bar:
+        for task_rows in rows:
+            task, card = task_rows.task, task_rows.task.card
+            chosen: dict[str, float] = {}
+            for language, split_rows in task_rows.tuning.items():
+                chosen[language] = choose_threshold(card, stored(card, TUNING, language, split_rows, list))
+                bar.step(f"{task.name} {language}, threshold of no answer {chosen[language]:.3f}")
+            if chosen:
+                thresholds[task.name] = chosen
+            for (split, language), split_rows in task_rows.evaluation.items():
+                threshold = chosen.get(language, chosen.get(card.train_language or ""))
+                same = threshold is not None and split == task.tuned_on and language in chosen
+                predictions = stored(card, split, language, split_rows, _decision(card, threshold, same))
+                limited = (split, language) in task_rows.limited
+                record = make_record(run, card, language, split, predictions, limited, None if same else threshold)
+                if record is None:
+                    screen.say(f"{task.name} {language} {split}: no labels, predicted but not scored")
+                    bar.step(f"{task.name} {language}")
+                    continue
+                records.append(record)
+                bar.step(f"{task.name} {language} {record.main[0]} {record.main[1]:.1f}")
+    return records, thresholds
+
+
+def _decision(card: TaskCard, threshold: float | None, same_rows: bool) -> Change:
+    """What makes the final predictions of the model's own."""
+    if threshold is None:
+        return list
+    if same_rows:
+        return partial(cross_fitted, card)
+    return partial(with_threshold, card, threshold=threshold)
 
 
 def predict(
@@ -43,7 +112,7 @@ def predict(
     if card.kind is Kind.RETRIEVAL:
         texts = [Example(str(number), text=text) for number, text in enumerate(split.candidates)]
         candidates = np.stack(compute(model, card, encoder.features(card, texts), device, on_rows))
-    return decode(card, split.examples, features, outputs, candidates)
+    return decode(card, split.examples, features, outputs, candidates, split.candidate_ids)
 
 
 def compute(

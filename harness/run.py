@@ -19,28 +19,24 @@ from benchmarks.errors import PolypromptError, run_command
 from benchmarks.files import write_atomic
 from benchmarks.results import (
     Manifest,
-    ResultRecord,
     Results,
-    predictions_path,
     read_model,
-    read_predictions,
     write_model,
-    write_predictions,
 )
 from harness import provenance
 from harness.backbone import Backbone, load_backbone
 from harness.checkpoint import Progress
 from harness.config import RunConfig, load_config, make_config, read_settings, save_config
 from harness.data import TaskRows, load_rows
-from harness.device import Device, find_device
-from harness.evaluate import predict
+from harness.device import find_device
+from harness.evaluate import evaluate
 from harness.features import TextEncoder
 from harness.initial import center_regression, token_states
 from harness.listing import listing, listing_table
 from harness.methods import METHODS, Method, find_method
 from harness.model import PromptedModel
 from harness.prompt import DeepPrompt, Init, parse_layers
-from harness.report import make_record, score_table
+from harness.report import score_table
 from harness.screen import Screen
 from harness.store import save_weights, trained_parameters
 from harness.train import TaskTraining, encode_training, train
@@ -60,6 +56,7 @@ OPTIONS = {
     "temperature": "of --sampling temperature",
     "epochs": "passes over all training rows; default: the method's",
     "max_steps": "stop after so many steps",
+    "splits": "splits to predict, such as dev,test; default: the reported one of each task",
     "batch": "examples a step",
     "learning_rate": "of AdamW; default: the method's",
     "weight_decay": "of AdamW; default: the method's",
@@ -72,7 +69,7 @@ OPTIONS = {
     "out": "folder of runs",
     "name": "name of this run's folder; default: made from the settings",
 }
-LISTS = ("suite", "tasks", "languages")
+LISTS = ("suite", "tasks", "languages", "splits")
 SWITCHES = {
     "reparameterise": "make the prompt by an MLP, which is folded away afterwards",
     "skip_missing": "go on without the tasks and languages whose files are missing",
@@ -159,7 +156,7 @@ def execute(config: RunConfig, resume: bool, screen: Screen) -> Results:
         progress = train(model, training, config, method, device, checkpoint, identity, screen)
     save_weights(model, run)
     began = time.monotonic()
-    records = evaluate(run, model, encoder, rows, device, screen)
+    records, thresholds = evaluate(run, model, encoder, rows, device, screen)
     manifest = Manifest(
         run=run.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -175,6 +172,7 @@ def execute(config: RunConfig, resume: bool, screen: Screen) -> Results:
         tasks=[task_rows.task.card for task_rows in rows],
         trainable=trained,
         share=share,
+        thresholds=thresholds,
         data=hashes,
         limits=config.limits,
         steps=progress.step,
@@ -218,34 +216,6 @@ def make_model(
     model = PromptedModel(backbone, prompt, [task_rows.task.card for task_rows in rows], config.pooling)
     center_regression(model, training)
     return model
-
-
-def evaluate(
-    run: Path,
-    model: PromptedModel,
-    encoder: TextEncoder,
-    rows: list[TaskRows],
-    device: Device,
-    screen: Screen,
-) -> list[ResultRecord]:
-    """Predict and score every task and language; files of predictions that are already there are used as they are."""
-    records = []
-    with screen.bar("evaluate", sum(len(task_rows.evaluation) for task_rows in rows)) as bar:
-        for task_rows in rows:
-            task = task_rows.task
-            for language, split in task_rows.evaluation.items():
-                path = run / predictions_path(task.name, language, task.eval_split)
-                if not path.exists():
-                    write_predictions(path, predict(model, encoder, task.card, split, device))
-                limited = language in task_rows.limited
-                record = make_record(run, task.card, language, task.eval_split, read_predictions(path), limited)
-                if record is None:
-                    screen.say(f"{task.name} {language}: no labels, predicted but not scored")
-                    bar.step(f"{task.name} {language}")
-                    continue
-                records.append(record)
-                bar.step(f"{task.name} {language} {record.main[0]} {record.main[1]:.1f}")
-    return records
 
 
 def _is_finished(config: RunConfig, run: Path, resume: bool) -> bool:

@@ -52,7 +52,7 @@ def scored(tmp_path_factory):
     def scores(change=lambda split: split):
         made = {}
         for task_rows in rows:
-            predictions = predict(model, encoder, task_rows.task.card, change(task_rows.evaluation["en"]), device)
+            predictions = predict(model, encoder, task_rows.task.card, change(task_rows.evaluation["test", "en"]), device)
             made[task_rows.task.name] = (next(iter(score(task_rows.task.card, predictions).values())), predictions)
         return made
 

@@ -76,7 +76,10 @@ def test_the_run_folder_is_complete(finished):
         "results.json",
     }
     manifest, results = read_model(finished / "manifest.json", Manifest), read_model(finished / "results.json", Results)
-    assert {record.predictions for record in results.records} == predictions
+    tuning = {"predictions/demo-answers.en.tuning.jsonl.gz"}  # what its threshold of no answer was chosen on
+    assert {record.predictions for record in results.records} == predictions - tuning
+    assert tuning < predictions
+    assert manifest.thresholds.keys() == {"demo-answers"}
     assert {card.kind for card in manifest.tasks} == set(type(manifest.tasks[0].kind)), "every kind of task"
     prefix = load_file(finished / "prompt.safetensors")["prefix"]
     assert prefix.shape == (3, 2, 4, 3, 8)
