@@ -63,7 +63,7 @@ def test_up_to_four_changed_lines_are_named(count: int, size: int) -> None:
 
 
 def test_a_line_that_the_file_does_not_have_is_not_named() -> None:
-    """Moments of a change in line 3 and in line 90 of a file of 50 lines: no such change, so more than 4 lines changed."""
+    """Moments of changes in lines 3 and 90 of a file of 50 lines: no such change, so more than 4 lines changed."""
     known = fingerprint(b"".join(lines(50)))
     moments = tuple((m + 3**j + 90**j) % P for j, m in enumerate(known.moments))
     assert _changed(known, replace(known, moments=moments)) == []
