@@ -165,7 +165,8 @@ def _places(config: RunConfig, task: Task, notes: list[str]) -> list[Place]:
     """The splits and languages to predict; what a task does not have is noted where it was asked for by name."""
     wanted = [code for code in task.card.languages if not config.languages or code in config.languages]
     places: list[Place] = []
-    for split in config.splits or [task.eval_split]:
+    reported_first = sorted(config.splits, key=lambda split: split != task.eval_split)
+    for split in reported_first or [task.eval_split]:
         there = [code for code in wanted if split == task.eval_split or task.source.has(split, code)]
         if not there:
             notes.append(f"{task.name}: has no {split} split to predict")

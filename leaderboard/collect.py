@@ -153,14 +153,15 @@ def _read_run(folder: Path, guess: Guess) -> Run:
     if not results.records:
         raise PolypromptError(f"{folder / 'results.json'}: has no records")
     cards = {card.name: card for card in manifest.tasks}
-    seen: set[tuple[str, str]] = set()
+    seen: set[tuple[str, str, str]] = set()
     cells = []
     for record in results.records:
         if record.task not in cards or cards[record.task].suite != record.suite:
             raise PolypromptError(f"{folder}: {record.task!r} of {record.suite!r} is not among the manifest's tasks")
-        if (record.task, record.language) in seen:
-            raise PolypromptError(f"{folder}: {record.task!r} in {record.language!r} was scored twice")
-        seen.add((record.task, record.language))
+        place = record.task, record.language, record.split
+        if place in seen:
+            raise PolypromptError(f"{folder}: {record.split} of {record.task!r} in {record.language!r} was scored twice")
+        seen.add(place)
         cells.append(_read_cell(folder, record, cards[record.task], guess))
     config = folder / "config.toml"
     return Run(folder, manifest, config.read_text(encoding="utf-8") if config.exists() else "", tuple(cells))

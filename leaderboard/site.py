@@ -134,11 +134,13 @@ class EntryView:
 
     @cached_property
     def cells(self) -> dict[tuple[str, str], list[Cell]]:
-        """(task, language) -> one cell a seed."""
+        """(task, language) -> one cell a seed; of several splits that were scored the first one, which is reported."""
         found: dict[tuple[str, str], list[Cell]] = {}
         for run in self.runs:
             for cell in run.cells:
-                found.setdefault((cell.record.task, cell.record.language), []).append(cell)
+                group = found.setdefault((cell.record.task, cell.record.language), [])
+                if not group or group[0].record.split == cell.record.split:
+                    group.append(cell)
         return found
 
     def languages(self, task: str) -> list[str]:
@@ -234,8 +236,7 @@ def render(runs: Sequence[Run], entries: Sequence[Entry]) -> dict[str, str]:
     page = environment.get_template("run.html")
     seeds = {run.id: entry.runs for entry in entries for run in entry.runs}
     for run in runs:
-        own = EntryView(Entry((run,)))
-        scored = [(cell, own.figure(cell.record.task, [cell.record.language])) for cell in run.cells]
+        scored = [(cell, _figure_of(run, cell)) for cell in run.cells]
         used = {sign for _, figure in scored if figure for sign in figure.signs}
         files[f"runs/{run.id}/index.html"] = page.render(
             root="../../",
@@ -247,6 +248,13 @@ def render(runs: Sequence[Run], entries: Sequence[Entry]) -> dict[str, str]:
             doubts=[(cell, doubt) for cell in run.cells for doubt in cell.doubts],
         )
     return files
+
+
+def _figure_of(run: Run, cell: Cell) -> Figure | None:
+    """The figure of one cell of a run, whose split may be another one than that on the board."""
+    alone = replace(run, cells=(cell,))
+    figure = EntryView(Entry((alone,))).figure(cell.record.task, [cell.record.language])
+    return figure and replace(figure, href="")
 
 
 def language_name(code: str) -> str:
