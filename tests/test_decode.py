@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.records import Example
+from benchmarks.records import Answer, Example
 from benchmarks.task import Kind, TaskCard
 from harness.decode import MAX_ANSWER_PIECES, decode
 from harness.features import Feature
@@ -43,10 +43,10 @@ def test_best_span_as_a_plain_loop_finds_it(seed, no_answer):
     if no_answer:
         rivals.append(null)
         expected = "" if null > best[0] else best[1]
-    chosen = null if expected == "" else best[0]
     [got] = decode(card(Kind.SPAN, no_answer=no_answer), [Example("1", "q", text)], rows, outputs)
     assert got.value == expected
-    assert got.scores[0] == pytest.approx(np.exp(chosen) / np.exp(np.array(rivals, np.float64)).sum(), rel=1e-4)
+    assert got.best == (best[1] if no_answer else None)
+    assert got.scores[0] == pytest.approx(np.exp(best[0]) / np.exp(np.array(rivals, np.float64)).sum(), rel=1e-4)
     assert got.scores[1] == pytest.approx(null - best[0], rel=1e-4)
 
 
@@ -90,3 +90,18 @@ def test_tags_of_two_windows_come_together():
     [got] = decode(task, [Example("1", tokens=("a", "b", "c"))], rows, outputs)
     assert got.value == ("B-X", "I-X", "O")
     assert got.scores == pytest.approx((np.exp(5) / (np.exp(5) + 2),) * 3, rel=1e-5)
+
+
+def test_choices_that_count_as_texts():
+    example = Example("1", "x", choices=("ada", "bob"), answers=(Answer("bob", 0), Answer("eve", 0)), group="q7")
+    outputs = [np.array([0.0], np.float32), np.array([1.0], np.float32)]
+    [got] = decode(card(Kind.CHOICE), [example], [row(0, 3), row(0, 3)], outputs)
+    assert (got.value, got.gold, got.group, got.best) == ("bob", ("bob", "eve"), "q7", None)
+
+
+def test_retrieval_names_the_candidate_by_its_id():
+    vectors = np.eye(3, dtype=np.float32)
+    found = decode(
+        card(Kind.RETRIEVAL, no_answer=True), [Example("1", "x", label="")], [row(0, 3)], [vectors[2]], vectors, "pqr"
+    )
+    assert [(got.value, got.gold, got.best, got.scores) for got in found] == [("r", "", "r", (1.0, 3.0))]

@@ -65,6 +65,49 @@ def test_every_word_of_a_long_sentence_is_read_once(encoder, length, stride):
     assert (tensor == 1).sum() == sum(tag == "B-X" for tag in example.tags)
 
 
+@pytest.mark.parametrize("at", [0, 9, 40, 79])
+@pytest.mark.parametrize("length", [30, 128])
+def test_a_marked_word_is_told_in_every_window(encoder, at, length):
+    """The predicate stands between marks and once more as a second text; the marks are no words of the sentence."""
+    tokens = tuple(words(80))
+    task = card(Kind.TAGGING, labels=("O", "B-X"), max_length=length, stride=8)
+    rows = encoder.features(task, [Example("1", tokens=tokens, marked=at), Example("2", tokens=("w9", "w9"), marked=1)])
+    name = encoder.tokenizer.id_to_token
+    for row in rows:
+        pieces = [name(piece) for piece in row.input_ids]
+        assert len(row) <= length
+        assert pieces[-2:] == [tokens[at] if row.example == 0 else "w9", "[SEP]"]
+        assert row.type_ids[-2] == 1
+        sentence = tokens if row.example == 0 else ("w9", "w9")
+        assert [pieces[position] for position in row.positions] == [sentence[word] for word in row.words]
+    read = np.concatenate([row.words for row in rows if row.example == 0])
+    assert sorted(read.tolist()) == list(range(80))
+    assert len(rows) == (2 if length == 128 else 5)
+    [short] = [row for row in rows if row.example == 1]
+    star = encoder.tokenizer.token_to_id("[UNK]")  # the tiny vocabulary has no piece for the mark
+    w9 = encoder.tokenizer.token_to_id("w9")
+    assert short.input_ids[1:-1].tolist() == [w9, star, w9, star, encoder.tokenizer.token_to_id("[SEP]"), w9]
+
+
+def test_a_very_long_marked_word_leaves_room_for_the_sentence(encoder):
+    tokens = ("w7", "x" * 1_000_000, "w8")
+    [row] = encoder.features(card(Kind.TAGGING, labels=("O",)), [Example("1", tokens=tokens, marked=1)])
+    assert row.words.tolist() == [0, 1, 2]
+
+
+def test_a_choice_is_read_with_its_question(encoder):
+    example = Example("1", "w7", "w8 @placeholder w9", choices=("w10", "w11 w12"))
+    decoded = [
+        encoder.tokenizer.decode(row.input_ids.tolist(), skip_special_tokens=False)
+        for row in encoder.features(card(Kind.CHOICE), [example, Example("2", "w7", "w8", choices=("w10",))])
+    ]
+    assert [text.replace(" ", "") for text in decoded] == [
+        "[CLS]w7[SEP]w8w10w9[SEP]",
+        "[CLS]w7[SEP]w8w11w12w9[SEP]",
+        "[CLS]w7[SEP]w8w10[SEP]",
+    ]
+
+
 def test_words_of_several_pieces_across_windows(shared):
     """Real tokenizer, words of many pieces: all words read once, at their first piece."""
     folder = shared / "models" / "me5-small-multilingual"
