@@ -6,8 +6,9 @@ schema, and was not run against the live hub.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from benchmarks.errors import DataError, MissingData
@@ -16,7 +17,14 @@ from benchmarks.readers.rows import Row, RowMapper, to_examples
 from benchmarks.records import Split
 from benchmarks.task import Kind, TaskCard
 
+_PATIENCE = 30.0
+"""Seconds to wait for the hub's answer to a question."""
+
 _SPLITS = {"train": "train", "dev": "validation", "test": "test"}
+
+
+class Unreachable(MissingData):
+    """The hub does not answer."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,10 @@ class Hub:
             MissingData: the hub cannot be reached, or has no such dataset, configuration or split.
             DataError: a row is malformed.
         """
+        return self.split_of(card, self.records(split, language))
+
+    def records(self, split: str, language: str) -> list[tuple[str, Row]]:
+        """All records of a split as the dataset has them, each with its place; see `read`."""
         import datasets  # half a second to import, and needed only here
 
         config = self.config.replace("{language}", self.languages.get(language, language))
@@ -64,10 +76,35 @@ class Hub:
             raise MissingData(
                 f"{name}: not to be had from the hub ({reason}); give --data-dir the folder with the official files"
             ) from None
-        examples = to_examples(card, _rows(table, name), self.row)
-        if not examples:
+        records = list(_rows(table, name))
+        if not records:
             raise DataError(f"{name}: no rows; give --data-dir the folder with the official files")
+        return records
+
+    def split_of(self, card: TaskCard, records: Iterable[tuple[str, Row]]) -> Split:
+        """The examples of records; see `read`."""
+        examples = to_examples(card, records, self.row)
         return from_pairs(examples) if card.kind is Kind.RETRIEVAL else Split(examples)
+
+    def commit(self) -> str | None:
+        """The commit at which the dataset is now; None when it is a local folder.
+
+        Raises:
+            Unreachable: the hub does not answer.
+            MissingData: it has no such dataset, or does not show it to this user.
+        """
+        if Path(self.dataset).is_dir():
+            return None
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+        try:
+            return HfApi().dataset_info(self.dataset, revision=self.revision, timeout=_PATIENCE).sha
+        except (RepositoryNotFoundError, RevisionNotFoundError):
+            raise MissingData(f"hub:{self.dataset}: there is no such dataset, or it is not shown to you") from None
+        except Exception as error:  # as above
+            reason = str(error).partition("\n")[0]
+            raise Unreachable(f"the hub cannot be reached ({reason})") from None
 
 
 def _rows(table: Any, name: str) -> Iterator[tuple[str, Row]]:
