@@ -87,10 +87,11 @@ def used_files(
 
 def status(task: Task, data_dir: Path | None) -> list[FileStatus]:
     """Which official files of a task are there; empty when it has none (generated) or there is no data folder."""
-    if data_dir is None:
+    folder = folder_of(task, data_dir)
+    if folder is None:
         return []
     return [
-        FileStatus(split, language, file, locate(data_dir, file) is not None)
+        FileStatus(split, language, file, locate(folder, file) is not None)
         for split in _SPLITS
         for language in _languages(task)
         for file in task.source.files(split, language)
@@ -123,6 +124,12 @@ def languages(task: Task, split: str, data_dir: Path | None, files: Files = _NO_
     )
 
 
+def folder_of(task: Task, data_dir: Path | None) -> Path | None:
+    """The folder in which the files of a task are: its own, else the data folder."""
+    own = task.source.folder if isinstance(task.source, OfficialSource) else None
+    return own or data_dir
+
+
 def _languages(task: Task) -> tuple[str, ...]:
     """The languages in which a task is scored, and before them the one that it is trained in if it is another."""
     trained = task.card.train_language
@@ -133,11 +140,11 @@ def _source(task: Task, split: str, data_dir: Path | None, files: Files) -> tupl
     """The source and folder to read from when `files` may replace the official ones."""
     given = files.get(f"{task.name}.{split}", ())
     if not given:
-        return task.source, data_dir
+        return task.source, folder_of(task, data_dir)
     option = f"files of {task.name}.{split}"
     if not isinstance(task.source, OfficialSource):
         raise PolypromptError(f"{option}: the rows of {task.name} are generated, no file can replace them")
     if split not in task.source.splits:
         raise PolypromptError(f"{option}: {task.name} has no such split; it has {', '.join(task.source.splits)}")
     part = replace(task.source.splits[split], files=tuple(given), languages=())
-    return replace(task.source, splits={**task.source.splits, split: part}), data_dir or Path()
+    return replace(task.source, splits={**task.source.splits, split: part}, folder=None), data_dir or Path()

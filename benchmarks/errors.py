@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 
 class PolypromptError(Exception):
@@ -26,6 +27,13 @@ class MissingData(PolypromptError):
         super().__init__(f"{what}. {advice}" if advice else what)
         self.what = what
         self.advice = advice
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A hint for a name that does not exist: the known one that is like it, else all of them."""
+    names = list(known)
+    close = difflib.get_close_matches(name.lower(), names, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names)}"
 
 
 def run_command(command: Callable[[], int]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,8 @@ class SplitFiles:
 
     Attributes:
         files: its official files relative to the data folder, in the order that the reader wants. "{language}" stands
-            for the language; alternatives of one file are divided by "|".
+            for the language; alternatives of one file are divided by "|". With "*" it is all files of such names, and
+            "**" is any depth of folders.
         reader: reads them.
         hub: the same rows on the hub; None where no dataset has them.
         languages: the languages in which the split was published; empty: all of the task.
@@ -41,9 +42,11 @@ class OfficialSource:
 
     Attributes:
         splits: "train", "dev", "test" -> where the rows of that split are; a split that was not published is absent.
+        folder: where the files are, whatever the data folder is (a user's own); None: in the data folder.
     """
 
     splits: Mapping[str, SplitFiles]
+    folder: Path | None = None
 
     def has(self, split: str, language: str) -> bool:
         """Whether a split was published in a language."""
@@ -63,8 +66,9 @@ class OfficialSource:
             raise PolypromptError(
                 f"{card.name}: there is no {split} split in {language!r}; ask --list for what there is"
             )
-        if data_dir is not None:
-            return part.reader(card, locate_all(data_dir, self.files(split, language)))
+        folder = self.folder or data_dir
+        if folder is not None:
+            return part.reader(card, locate_all(folder, self.files(split, language)))
         if part.hub is None:
             raise MissingData(f"{card.name}: not on the hub; give --data-dir the folder with the official files")
         return part.hub.read(card, split, language)
@@ -86,22 +90,40 @@ def in_all_splits(file: str, reader: Reader, hub: Hub | None = None, dev: str = 
 
 
 def locate(data_dir: Path, file: str) -> Path | None:
-    """The first that exists of a file's alternatives, each as it is or with `.gz` behind it."""
-    return next((path for path in _candidates(data_dir, file) if path.is_file()), None)
+    """The first that exists of a file's alternatives, each as it is or with `.gz` behind it; of many files the first."""
+    return next(iter(_found(data_dir, file)), None)
 
 
 def locate_all(data_dir: Path, files: Iterable[str]) -> tuple[Path, ...]:
-    """Where the files are.
+    """Where the files are; many files of one pattern are sorted by their paths.
 
     Raises:
         MissingData: names every path looked at for each file that is not there.
     """
-    found = {file: locate(data_dir, file) for file in files}
-    missing = [" or ".join(map(str, _candidates(data_dir, file))) for file, path in found.items() if path is None]
+    found = {file: _found(data_dir, file) for file in files}
+    missing = [" or ".join(map(str, _candidates(data_dir, file))) for file, paths in found.items() if not paths]
     if missing:
         raise MissingData(f"no such file: {'; '.join(missing)}")
-    return tuple(path for path in found.values() if path is not None)
+    return tuple(path for paths in found.values() for path in paths)
 
 
 def _candidates(data_dir: Path, file: str) -> list[Path]:
     return [data_dir / f"{name}{end}" for name in file.split("|") for end in ("", ".gz")]
+
+
+def _found(data_dir: Path, file: str) -> Sequence[Path]:
+    """The files of the first alternative that has any."""
+    for name in file.split("|"):
+        parts = Path(name).parts
+        fixed = next((number for number, part in enumerate(parts) if "*" in part), None)
+        if fixed is None:
+            paths = [path for path in _candidates(data_dir, name) if path.is_file()][:1]
+        else:
+            pattern = "/".join(parts[fixed:])
+            folder = data_dir.joinpath(*parts[:fixed])
+            there = [path for end in (".gz", "") for path in folder.glob(pattern + end) if path.is_file()]
+            known = {path.as_posix().removesuffix(".gz"): path for path in there}  # the plain one of two copies
+            paths = [known[name] for name in sorted(known)]
+        if paths:
+            return paths
+    return ()

@@ -14,10 +14,15 @@ from benchmarks.task import TaskCard
 
 @dataclass(frozen=True)
 class Parallel:
-    """Three files: source sentences, candidates, and line by line the 0-based row of the right candidate (XTREME)."""
+    """Source sentences, candidates, and line by line the 0-based row of the right candidate (XTREME): three files.
+
+    Two files are sentences and their translations, line by line.
+    """
 
     def __call__(self, card: TaskCard, paths: Sequence[Path]) -> Split:
         """See `Reader`."""
+        if len(paths) == 2:
+            return _aligned(*paths)
         if len(paths) != 3:
             given = ", ".join(map(str, paths))
             raise DataError(f"{given}: {len(paths)} files where 3 are needed: source sentences, candidates, gold rows")
@@ -36,6 +41,17 @@ class Parallel:
             tuple(Example(str(index), text=text, label=str(int(row))) for index, (text, row) in enumerate(pairs)),
             tuple(candidates),
         )
+
+
+def _aligned(source: Path, target: Path) -> Split:
+    sentences, translations = read_lines(source), read_lines(target)
+    if len(sentences) != len(translations):
+        raise DataError(
+            f"{target}:{len(translations)}: {len(translations)} translations of the {len(sentences)} sentences of "
+            f"{source}; each line must be the translation of the same line there"
+        )
+    pairs = zip(sentences, translations, strict=True)
+    return from_pairs([Example(str(index), text, translation) for index, (text, translation) in enumerate(pairs)])
 
 
 def from_pairs(pairs: Sequence[Example]) -> Split:
