@@ -14,10 +14,11 @@ from tabulate import tabulate
 
 from benchmarks import data
 from benchmarks.errors import PolypromptError, run_command
+from benchmarks.own.python import refuse_python
 from benchmarks.records import Example
-from benchmarks.registry import find_task
+from benchmarks.registry import find_task, own_suites
 from benchmarks.results import Manifest, read_model, write_model
-from benchmarks.task import TaskCard
+from benchmarks.task import Task, TaskCard
 from exporters.bundle import CARD, BundleCard, BundledTask, complete_or_absent, write_bundle
 from exporters.graph import OUTPUTS, Graph, Head, Prompt, build_graph
 from exporters.session import Session
@@ -37,13 +38,16 @@ LANGUAGES = 8
 """At most so many languages of a task are compared."""
 
 
-def export(run: Path, out: Path, atol: float = ATOL, rows: int = 32) -> BundleCard:
+def export(
+    run: Path, out: Path, atol: float = ATOL, rows: int = 32, task_files: Sequence[Path] | None = None
+) -> BundleCard:
     """Write the bundle of a run.
 
     Args:
         run: a finished run. out: folder of the bundle; an older bundle there is replaced.
         atol: largest absolute difference of any output value on real rows.
         rows: examples of each task that are compared, spread over its languages.
+        task_files: the task files of the run; None: those that it names, if they are no Python.
 
     Raises:
         PolypromptError: the run cannot be read or exported, its data is gone, or the outputs differ; `out` is
@@ -52,7 +56,11 @@ def export(run: Path, out: Path, atol: float = ATOL, rows: int = 32) -> BundleCa
     manifest = read_model(run / "manifest.json", Manifest)
     config = load_config(run / "config.toml")
     model = load_run(run)
-    samples = {card.name: _sample(config, card, rows) for card in manifest.tasks}
+    if task_files is None:
+        refuse_python(config.task_file, run / "config.toml")
+        task_files = config.task_file
+    own = own_suites(task_files)
+    samples = {card.name: _sample(config, find_task(card.name, own), rows) for card in manifest.tasks}
     graph = graph_of(model, manifest.tasks)
     card = describe(model, manifest)
     with complete_or_absent(out) as folder:
@@ -115,15 +123,14 @@ def _threshold(manifest: Manifest, card: TaskCard) -> float | None:
     return known.get(card.train_language or "", next(iter(known.values()), None))
 
 
-def _sample(config: RunConfig, card: TaskCard, rows: int) -> Sample:
+def _sample(config: RunConfig, task: Task, rows: int) -> Sample:
     """Real examples of the reported split, spread over it and over the languages whose files are there."""
-    task = find_task(card.name)
     there = data.languages(task, task.eval_split, config.data_dir, config.files)
     languages = [code for code in there if not config.languages or code in config.languages]
     if not languages:
         raise PolypromptError(
-            f"task {card.name}: no row is there to check the export on; the run read its data from "
-            f"{config.data_dir or 'the hub'}"
+            f"task {task.name}: no row is there to check the export on; the run read its data from "
+            f"{data.folder_of(task, config.data_dir) or 'the hub'}"
         )
     languages = [languages[i] for i in _spread(len(languages), min(LANGUAGES, rows))]
     sample: dict[str, Sequence[Example]] = {}
@@ -167,13 +174,20 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="folder of the bundle (default: RUN/export)")
     parser.add_argument("--atol", type=float, default=ATOL, help="largest difference to PyTorch (default: %(default)s)")
     parser.add_argument("--rows", type=int, default=32, help="examples of each task to compare (default: %(default)s)")
+    parser.add_argument(
+        "--task-file",
+        type=Path,
+        action="append",
+        metavar="FILE",
+        help="the run's task file, where it moved or is code",
+    )
     parser.add_argument("--json", action="store_true", help="print bundle.json instead of a table")
     options = parser.parse_args()
     if options.rows < 1:
         raise PolypromptError(f"--rows {options.rows}: at least 1 is needed, an unchecked export is not written")
     out = options.out or options.run / "export"
     start = time.perf_counter()
-    card = export(options.run, out, options.atol, options.rows)
+    card = export(options.run, out, options.atol, options.rows, options.task_file)
     print(card.model_dump_json(indent=2) if options.json else _report(card, out, time.perf_counter() - start))
     return 0
 

@@ -12,7 +12,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from benchmarks.errors import PolypromptError
-from benchmarks.files import write_atomic
+from benchmarks.files import sha256, write_atomic
 from harness.mixture import Sampling
 from harness.model import Pooling
 from harness.prompt import Init
@@ -26,6 +26,8 @@ class RunConfig(BaseModel):
     Attributes:
         suite: suites to learn together. tasks: a part of their tasks; empty: all.
         languages: a part of the evaluation languages; empty: all that are found.
+        task_file: files that declare the user's own tasks (docs/own-tasks.md); their suites, where `suite` is empty.
+        task_file_sha256: of what these files say, in their order.
         backbone: hub id, local folder or embedded name.
         method: see `harness.methods`.
         prompt_length: slots a layer. prompt_layers: see `harness.prompt.parse_layers`. init: see `harness.prompt.Init`.
@@ -50,6 +52,8 @@ class RunConfig(BaseModel):
     suite: list[str] = []
     tasks: list[str] = []
     languages: list[str] = []
+    task_file: list[Path] = []
+    task_file_sha256: list[str] = []
     backbone: str = "minilm-l6-en"
     method: str = "ptuning-v2"
     prompt_length: Positive = 16
@@ -80,7 +84,7 @@ class RunConfig(BaseModel):
     @property
     def identity(self) -> str:
         """A hash of everything that decides the result: equal settings have equal identities."""
-        where = {"out", "name", "checkpoint_seconds"}
+        where = {"out", "name", "checkpoint_seconds", "task_file"}
         text = json.dumps(self.model_dump(mode="json", exclude=where), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
@@ -88,7 +92,8 @@ class RunConfig(BaseModel):
     def folder(self) -> Path:
         """The run folder."""
         backbone = Path(self.backbone).name
-        made = "-".join(["+".join(self.suite), self.method, backbone, f"s{self.seed}", self.identity])
+        suites = ".".join(self.suite) or "own"
+        made = "-".join([suites, self.method, backbone, f"s{self.seed}", self.identity])
         return self.out / (self.name or made)
 
     @property
@@ -114,14 +119,28 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def make_config(settings: dict[str, Any], source: str) -> RunConfig:
-    """Settings checked against the schema.
+    """Settings of a new run, checked; task files by absolute path and with the hashes of what they say now.
 
     Args:
         settings: name -> value. source: where they come from, for the error.
 
     Raises:
-        PolypromptError: unknown name or bad value; names it.
+        PolypromptError: unknown name or bad value, or a task file that is not there; names it.
     """
+    config = _checked(settings, source)
+    for path in config.task_file:
+        if not path.is_file():
+            raise PolypromptError(f"{source}: --task-file {path}: no such file")
+    files = [path.absolute() for path in config.task_file]
+    return config.model_copy(update={"task_file": files, "task_file_sha256": [sha256(path) for path in files]})
+
+
+def load_config(path: Path) -> RunConfig:
+    """The config.toml of a run, as it was begun."""
+    return _checked(read_settings(path), str(path))
+
+
+def _checked(settings: dict[str, Any], source: str) -> RunConfig:
     try:
         return RunConfig.model_validate(settings)
     except ValidationError as error:
@@ -131,11 +150,6 @@ def make_config(settings: dict[str, Any], source: str) -> RunConfig:
             known = ", ".join(name.replace("_", "-") for name in RunConfig.model_fields)
             raise PolypromptError(f"{source}: {option[2:]} is no setting; known are {known}") from None
         raise PolypromptError(f"{source}: {option} {first['input']!r}: {first['msg']}") from None
-
-
-def load_config(path: Path) -> RunConfig:
-    """The config.toml of a run."""
-    return make_config(read_settings(path), str(path))
 
 
 def save_config(config: RunConfig, path: Path) -> None:

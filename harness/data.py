@@ -12,8 +12,9 @@ import numpy as np
 from benchmarks import data
 from benchmarks.errors import MissingData, PolypromptError
 from benchmarks.files import sha256
+from benchmarks.own.labels import labelled
 from benchmarks.records import Split
-from benchmarks.registry import find_suite, find_task
+from benchmarks.registry import find_suite, find_task, own_suites
 from benchmarks.task import Task
 from harness.config import RunConfig
 
@@ -53,13 +54,17 @@ def chosen_tasks(config: RunConfig) -> list[Task]:
     Raises:
         PolypromptError: an unknown suite, task or language, or nothing chosen.
     """
-    if not config.suite:
+    own = own_suites(config.task_file)
+    chosen = config.suite or [suite.name for suite in own]
+    if not chosen:
         raise PolypromptError("--suite: name at least one suite; `python -m harness.run --list` shows them")
-    tasks = [task for name in config.suite for task in find_suite(name).tasks]
+    tasks = [task for name in chosen for task in find_suite(name, own).tasks]
+    if own and not any(suite.name in chosen for suite in own):
+        raise PolypromptError(f"--task-file: no task of it is asked for; add {own[0].name} to --suite")
     names = [task.name for task in tasks]
     for name in config.tasks:
         if name not in names:
-            suite = find_task(name).card.suite  # raises with a "did you mean" when there is no such task at all
+            suite = find_task(name, own).card.suite  # raises with a "did you mean" when there is no such task at all
             raise PolypromptError(f"--tasks {name}: belongs to suite {suite}, add it to --suite")
     tasks = [task for task in tasks if not config.tasks or task.name in config.tasks]
     for language in config.languages:
@@ -90,6 +95,7 @@ def load_rows(config: RunConfig) -> tuple[list[TaskRows], dict[str, str], list[s
     for task in chosen_tasks(config):
         try:
             train, tuning = _training(config, task, hashes)
+            task = task if train is None else labelled(task, train)
         except MissingData as error:
             missing.append(error)
             continue
@@ -178,7 +184,9 @@ def _load(config: RunConfig, task: Task, split: str, language: str, hashes: dict
     loaded = data.load(task, split, language, config.data_dir, config.files)
     used = data.used_files(task, split, language, config.data_dir, config.files)
     for path in used:
-        hashes.setdefault(_name(path, config.data_dir), sha256(path))
+        digest = sha256(path)
+        if hashes.setdefault(_name(task, path, config.data_dir), digest) != digest:
+            hashes[str(path)] = digest  # files of one name from several places outside of the folder
     if not used:
         digest = hashlib.sha256(repr(loaded).encode("utf-8")).hexdigest()
         source = "generated" if not task.source.files(split, language) else "hub"
@@ -186,9 +194,11 @@ def _load(config: RunConfig, task: Task, split: str, language: str, hashes: dict
     return loaded
 
 
-def _name(path: Path, data_dir: Path | None) -> str:
-    inside = data_dir is not None and path.is_relative_to(data_dir)
-    return str(path.relative_to(data_dir)) if inside and data_dir is not None else path.name
+def _name(task: Task, path: Path, data_dir: Path | None) -> str:
+    """The name of a file within its folder; before it the task's name, where the task has a folder of its own."""
+    folder = data.folder_of(task, data_dir)
+    name = str(path.relative_to(folder)) if folder is not None and path.is_relative_to(folder) else path.name
+    return name if folder == data_dir else f"{task.name}/{name}"
 
 
 def _is_cut(split: Split, limit: int | None) -> bool:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
 from benchmarks import data
-from benchmarks.registry import suites
+from benchmarks.registry import own_suites, suites
 
 
-def listing(data_dir: Path | None) -> list[dict[str, Any]]:
-    """One record a task: its card and, with a data folder, the status of each of its files."""
+def listing(data_dir: Path | None, task_files: Sequence[Path] = ()) -> list[dict[str, Any]]:
+    """One record a task: its card and, where it is known in which folder they are, the status of each of its files."""
     result = []
-    for suite in suites():
+    for suite in (*suites(), *own_suites(task_files)):
         for task in suite.tasks:
             card = task.card
             record: dict[str, Any] = {
@@ -29,7 +30,7 @@ def listing(data_dir: Path | None) -> list[dict[str, Any]]:
                 "licence": task.licence,
                 "how_to_get": task.how_to_get,
             }
-            if data_dir is not None:
+            if data.folder_of(task, data_dir) is not None:
                 record["files"] = [
                     {"split": f.split, "language": f.language, "file": f.file, "found": f.found}
                     for f in data.status(task, data_dir)

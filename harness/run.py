@@ -17,6 +17,7 @@ from transformers.utils import logging
 
 from benchmarks.errors import PolypromptError, run_command
 from benchmarks.files import write_atomic
+from benchmarks.own.python import is_of_others, refuse_python
 from benchmarks.results import (
     Manifest,
     Results,
@@ -45,6 +46,7 @@ OPTIONS = {
     "suite": "suites to learn together, separated by commas",
     "tasks": "only these of their tasks",
     "languages": "evaluate only in these languages (BCP-47)",
+    "task_file": "files that declare tasks of your own (docs/own-tasks.md); without --suite: all of them",
     "backbone": "hub id, local folder, or minilm-l6-en, e5-small-multilingual",
     "method": "; ".join(f"{method.name}: {method.about}" for method in METHODS.values()),
     "prompt_length": "slots a layer",
@@ -69,7 +71,7 @@ OPTIONS = {
     "out": "folder of runs",
     "name": "name of this run's folder; default: made from the settings",
 }
-LISTS = ("suite", "tasks", "languages", "splits")
+LISTS = ("suite", "tasks", "languages", "task_file", "splits")
 SWITCHES = {
     "reparameterise": "make the prompt by an MLP, which is folded away afterwards",
     "skip_missing": "go on without the tasks and languages whose files are missing",
@@ -84,7 +86,9 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
         bare = default in (None, []) or "default" in text
         shown = "" if bare else f" (default: {getattr(default, 'value', default)})"
         flag = "--" + name.replace("_", "-")
-        parser.add_argument(flag, dest=name, default=argparse.SUPPRESS, help=text.replace("%", "%%") + shown)
+        action = "append" if name in LISTS else "store"
+        shown = text.replace("%", "%%") + shown
+        parser.add_argument(flag, dest=name, action=action, default=argparse.SUPPRESS, help=shown)
     for name, text in SWITCHES.items():
         flag = "--" + name.replace("_", "-")
         parser.add_argument(flag, dest=name, action="store_true", default=argparse.SUPPRESS, help=text)
@@ -96,7 +100,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
     given = vars(parser.parse_args(arguments))
     flags = argparse.Namespace(**{name: given.pop(name) for name in ("config", "resume", "list", "json")})
     places = dict(_file_option(text) for text in given.pop("files") or [])
-    settings = {name: value.split(",") if name in LISTS else value for name, value in given.items()}
+    settings = {name: ",".join(value).split(",") if name in LISTS else value for name, value in given.items()}
     return flags, settings | ({"files": places} if places else {})
 
 
@@ -110,7 +114,7 @@ def _file_option(text: str) -> tuple[str, list[str]]:
 def command_line(config: RunConfig) -> str:
     """The command that repeats a run."""
     words = ["python", "-m", "harness.run"]
-    for name, value in config.model_dump(mode="json", exclude_defaults=True).items():
+    for name, value in config.model_dump(mode="json", exclude_defaults=True, exclude={"task_file_sha256"}).items():
         flag = "--" + name.replace("_", "-")
         if name == "files":
             words += [word for place, files in value.items() for word in (flag, f"{place}={','.join(files)}")]
@@ -249,11 +253,13 @@ def main() -> int:
     flags, settings = parse(sys.argv[1:])
     if flags.config is not None:
         from_file = read_settings(flags.config)
-        make_config(from_file, str(flags.config))  # so that an error names the file
+        asked = make_config(from_file, str(flags.config))  # so that an error names the file
+        if is_of_others(flags.config) and "task_file" not in settings:
+            refuse_python(asked.task_file, flags.config)
         settings = from_file | settings
     config = make_config(settings, "command line")
     if flags.list:
-        records = listing(config.data_dir)
+        records = listing(config.data_dir, config.task_file)
         print(json.dumps(records, indent=2, ensure_ascii=False) if flags.json else listing_table(records))
         return 0
     logging.set_verbosity_error()

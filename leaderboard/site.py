@@ -273,7 +273,7 @@ def _section(name: str, anchor: str, views: Sequence[EntryView]) -> Section:
     try:
         suite = find_suite(name)
     except PolypromptError:  # a suite of somebody else: everything but its official average can be shown
-        suite = Suite(name, name, (), {})
+        suite = Suite(name=name, title=name, tasks=())
     cards = {card.name: card for view in views for card in view.first.manifest.tasks if card.suite == name}
     official = [task.name for task in suite.tasks]
     scored = {task for view in views for task, _ in view.cells if task in cards}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -19,7 +20,8 @@ def read_python(path: Path) -> list[Task]:
         PolypromptError: the file lies in a run folder or bundle, it fails (names the line that did), or it defines no
             tasks.
     """
-    refuse_strangers(path)
+    if is_of_others(path):
+        raise PolypromptError(f"{path}: lies in a run folder or a bundle, from which no code is run; move it elsewhere")
     try:
         names = runpy.run_path(str(path))
     except SyntaxError as error:
@@ -36,16 +38,26 @@ def read_python(path: Path) -> list[Task]:
     return list(tasks)
 
 
-def refuse_strangers(path: Path) -> None:
-    """Check that Python was not handed over with a run or a bundle: those come from others, and hold no code.
+def is_of_others(path: Path) -> bool:
+    """Whether a file lies in a run folder or a bundle: those are handed from one person to another."""
+    return any(
+        (folder / "bundle.json").exists() or all((folder / name).exists() for name in ("config.toml", "manifest.json"))
+        for folder in path.absolute().parents
+    )
+
+
+def refuse_python(files: Sequence[Path], origin: Path) -> None:
+    """Check that a run folder, which may come from somebody else, makes nobody run code.
+
+    Args:
+        files: task files that the run folder names. origin: where it does.
 
     Raises:
-        PolypromptError: the file lies in a run folder or in a bundle.
+        PolypromptError: one of them is in Python.
     """
-    for folder in path.absolute().parents:
-        is_run = (folder / "config.toml").exists() and (folder / "manifest.json").exists()
-        if is_run or (folder / "bundle.json").exists():
-            raise PolypromptError(f"{path}: code in a run folder or a bundle ({folder}) is never run; move it")
+    for file in files:
+        if file.suffix == ".py":
+            raise PolypromptError(f"{origin}: names {file}, which is code: add --task-file {file} if you trust it")
 
 
 def _what(error: BaseException) -> str:

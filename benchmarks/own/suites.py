@@ -49,7 +49,7 @@ def _tasks(files: Sequence[Path]) -> Iterator[tuple[Path, Task]]:
         if read is None:
             raise PolypromptError(f"--task-file {file}: its name must end in {' or '.join(_READERS)}")
         if not file.is_file():
-            raise PolypromptError(f"--task-file {file}: no such file")
+            raise PolypromptError(f"{file}: no such file; let --task-file name the place where it is")
         for task in read(file):
             yield file, task
 
