@@ -90,7 +90,7 @@ def in_all_splits(file: str, reader: Reader, hub: Hub | None = None, dev: str = 
 
 
 def locate(data_dir: Path, file: str) -> Path | None:
-    """The first that exists of a file's alternatives, each as it is or with `.gz` behind it; of many files the first."""
+    """The first that exists of a file's alternatives, each as it is or with `.gz` behind it; of a pattern, one file."""
     return next(iter(_found(data_dir, file)), None)
 
 
@@ -113,17 +113,16 @@ def _candidates(data_dir: Path, file: str) -> list[Path]:
 
 def _found(data_dir: Path, file: str) -> Sequence[Path]:
     """The files of the first alternative that has any."""
-    for name in file.split("|"):
-        parts = Path(name).parts
-        fixed = next((number for number, part in enumerate(parts) if "*" in part), None)
-        if fixed is None:
-            paths = [path for path in _candidates(data_dir, name) if path.is_file()][:1]
-        else:
-            pattern = "/".join(parts[fixed:])
-            folder = data_dir.joinpath(*parts[:fixed])
-            there = [path for end in (".gz", "") for path in folder.glob(pattern + end) if path.is_file()]
-            known = {path.as_posix().removesuffix(".gz"): path for path in there}  # the plain one of two copies
-            paths = [known[name] for name in sorted(known)]
-        if paths:
-            return paths
-    return ()
+    return next((paths for name in file.split("|") if (paths := _matching(data_dir, name))), ())
+
+
+def _matching(data_dir: Path, name: str) -> Sequence[Path]:
+    """The file of a name, or all files of a pattern; each once, although its `.gz` may be there too."""
+    parts = Path(name).parts
+    fixed = next((number for number, part in enumerate(parts) if "*" in part), None)
+    if fixed is None:
+        return [path for path in _candidates(data_dir, name) if path.is_file()][:1]
+    folder, pattern = data_dir.joinpath(*parts[:fixed]), "/".join(parts[fixed:])
+    there = [path for end in (".gz", "") for path in folder.glob(pattern + end) if path.is_file()]
+    known = {path.as_posix().removesuffix(".gz"): path for path in there}
+    return [known[plain] for plain in sorted(known)]

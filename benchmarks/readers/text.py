@@ -9,8 +9,12 @@ from pathlib import Path
 from benchmarks.errors import DataError
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, otherwise: str = "") -> str:
     """The whole text of a file; a name that ends in `.gz` is decompressed.
+
+    Args:
+        path: the file.
+        otherwise: what a file that is not UTF-8 is encoded in, where such files were published.
 
     Raises:
         DataError: damaged gzip, not UTF-8, or nothing in it; names file and line.
@@ -24,6 +28,8 @@ def read_text(path: Path) -> str:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        if otherwise:
+            return raw.decode(otherwise)
         line = error.object.count(b"\n", 0, error.start) + 1
         byte = error.object[error.start]
         raise DataError(f"{path}:{line}: byte 0x{byte:02x} is not UTF-8; convert the file to UTF-8") from None
@@ -32,13 +38,16 @@ def read_text(path: Path) -> str:
     return text
 
 
-def read_lines(path: Path) -> list[str]:
+def read_lines(path: Path, otherwise: str = "") -> list[str]:
     """The lines of a file without their line ends. Only LF and CRLF end a line: U+0085 or U+2028 are text.
+
+    Args:
+        path, otherwise: as for `read_text`.
 
     Raises:
         DataError: as `read_text`.
     """
-    text = read_text(path)
+    text = read_text(path, otherwise)
     lines = text.split("\n")
     if "\r" in text:
         lines = [line.removesuffix("\r") for line in lines]
