@@ -92,12 +92,15 @@ def _seqeval(scored: Scored) -> str:
     return f"seqeval {version('seqeval')}"
 
 
+_LAST_LABEL_F1 = Metric(lambda s: f1_of(s.card.labels[-1], s.gold, s.predicted))
+
 METRICS: Mapping[Kind, Mapping[str, Metric]] = {
     Kind.CLASSIFICATION: {
         "accuracy": _plain(accuracy),
         "matthews": _plain(matthews),
         # The last label is the positive one ("equivalent", "duplicate", "True").
-        "f1": Metric(lambda s: f1_of(s.card.labels[-1], s.gold, s.predicted)),
+        "f1": _LAST_LABEL_F1,
+        "f1a": _LAST_LABEL_F1,  # over all answers to all questions (MultiRC)
         "f1_macro": Metric(lambda s: f1_macro(s.card.labels, s.gold, s.predicted)),
         "em": Metric(lambda s: whole_groups(s.groups, s.gold, s.predicted)),
         "parity": Metric(lambda s: parity(s.groups, s.predicted)),

@@ -19,7 +19,8 @@ def accuracy(gold: Sequence[object], predicted: Sequence[object]) -> float:
 
 def matthews(gold: Labels, predicted: Labels) -> float:
     """Matthews' correlation, -1..1, for any number of labels; 0 when one side is constant (GLUE's CoLA and AX)."""
-    return float(sklearn.matthews_corrcoef(gold, predicted))
+    constant = len(set(gold)) == 1 or len(set(predicted)) == 1
+    return 0.0 if constant else float(sklearn.matthews_corrcoef(gold, predicted))
 
 
 def f1_of(positive: str, gold: Labels, predicted: Labels) -> float:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.errors import DataError
-from benchmarks.readers.rows import Reader, Row, RowMapper, to_examples
+from benchmarks.readers.rows import BadRow, Reader, Row, RowMapper, to_examples
 from benchmarks.readers.text import read_lines, read_text
 from benchmarks.records import Split
 from benchmarks.task import TaskCard
@@ -23,10 +23,13 @@ class Tsv:
         row: makes an example of a line.
         header: names of the columns where the file does not begin with them; a file may lack the last ones, as test
             files without labels do.
+        torn: lines with too few columns are left out: what is left of a row with line ends in its texts. jiant's
+            export_glue_data.py leaves them out of QQP.
     """
 
     row: RowMapper
     header: tuple[str, ...] = ()
+    torn: bool = False
 
     def __call__(self, card: TaskCard, paths: Sequence[Path]) -> Split:
         """See `Reader`."""
@@ -43,6 +46,8 @@ class Tsv:
             raise DataError(f"{path}:1: only a header and no rows; fetch the file again")
         for number, line in enumerate(lines[first:], first + 1):
             cells = line.split("\t")
+            if self.torn and len(cells) < len(header):
+                continue
             if len(cells) != len(header):
                 raise DataError(
                     f"{path}:{number}: {len(cells)} columns where {len(header)} are expected ({', '.join(header)}); "
@@ -110,26 +115,40 @@ class JsonLines:
     """One JSON object a line, as SuperGLUE writes.
 
     Attributes:
-        row: makes an example of an object.
+        row: makes an example of a record.
+        unfold: the records that an object holds, such as the questions on its passage; None: it is a record itself.
+            Raises `BadRow`.
     """
 
     row: RowMapper
+    unfold: Callable[[Row], Iterable[Row]] | None = None
 
     def __call__(self, card: TaskCard, paths: Sequence[Path]) -> Split:
         """See `Reader`."""
         return Split(to_examples(card, (place for path in paths for place in self._rows(path)), self.row))
 
     def _rows(self, path: Path) -> Iterator[tuple[str, Row]]:
+        found = False
         for number, line in enumerate(read_lines(path), 1):
+            place = f"{path}:{number}"
             try:
                 row = json.loads(line)
             except json.JSONDecodeError as error:
                 raise DataError(
-                    f"{path}:{number}: not JSON at column {error.colno} ({error.msg}); is the file cut off?"
+                    f"{place}: not JSON at column {error.colno} ({error.msg}); is the file cut off?"
                 ) from None
+            except (RecursionError, ValueError) as error:
+                raise DataError(f"{place}: no record ({error}); fetch the file again") from None
             if not isinstance(row, dict):
-                raise DataError(f"{path}:{number}: not a JSON object; write one {{...}} a line")
-            yield f"{path}:{number}", row
+                raise DataError(f"{place}: not a JSON object; write one {{...}} a line")
+            try:
+                for record in [row] if self.unfold is None else self.unfold(row):
+                    found = True
+                    yield place, record
+            except BadRow as error:
+                raise DataError(f"{place}: {error}") from None
+        if not found:
+            raise DataError(f"{path}:1: no record in the file; fetch it again")
 
 
 @dataclass(frozen=True)
