@@ -22,9 +22,8 @@ from tabulate import tabulate
 from benchmarks.choice import chosen_tasks, comma_list, split_places
 from benchmarks.errors import PolypromptError, run_command
 from benchmarks.fingerprint import difference
-from benchmarks.lock import LOCK, Lock, content, names, read_lock
-from benchmarks.progress import tracked
-from benchmarks.sources import locate
+from benchmarks.lock import LOCK, Lock, content, found, official_name, read_lock, stands_for
+from benchmarks.progress import bar
 from benchmarks.task import Task
 
 
@@ -42,7 +41,7 @@ class FileReport:
     """What was found out about an official file.
 
     Attributes:
-        file: as the task names it; alternatives are divided by "|".
+        file: its path in the official layout; where it is missing as the task names it, alternatives divided by "|".
         path: where it was found; None when it is missing.
         verdict: see `Verdict`.
         line: the first line that differs, see `benchmarks.fingerprint.Difference`; None unless it differs.
@@ -84,9 +83,12 @@ def check(tasks: Sequence[Task], data_dir: Path, lock: Lock) -> list[TaskReport]
         lock: what they should be.
     """
     files = {task.name: list(dict.fromkeys(f for place in split_places(task) for f in place.files)) for task in tasks}
-    reports: dict[str, FileReport] = {}  # some tasks read one file: it is looked at once
-    for file in tracked(list(dict.fromkeys(file for of_task in files.values() for file in of_task)), "checking"):
-        reports[file] = _checked(file, data_dir, lock)
+    reports: dict[str, list[FileReport]] = {}  # some tasks read one file: it is looked at once
+    distinct = list(dict.fromkeys(file for of_task in files.values() for file in of_task))
+    with bar("checking", len(distinct)) as step:
+        for file in distinct:
+            step(file)
+            reports[file] = _checked(file, data_dir, lock)
     return [
         TaskReport(
             suite=task.card.suite,
@@ -95,32 +97,39 @@ def check(tasks: Sequence[Task], data_dir: Path, lock: Lock) -> list[TaskReport]
             redistribution=lock.datasets[task.name].redistribution if task.name in lock.datasets else "unclear",
             url=task.url,
             how_to_get=task.how_to_get,
-            files=[reports[file] for file in files[task.name]],
+            files=[report for file in files[task.name] for report in reports[file]],
         )
         for task in tasks
         if files[task.name]
     ]
 
 
-def _checked(file: str, data_dir: Path, lock: Lock) -> FileReport:
-    path = locate(data_dir, file)
-    if path is None:
-        return FileReport(file, None, Verdict.MISSING)
-    known = lock.find(names(file, data_dir, path))
+def _checked(file: str, data_dir: Path, lock: Lock) -> list[FileReport]:
+    """A file, or each of those that a pattern stands for."""
+    paths = {official_name(data_dir, path): path for path in found(data_dir, file)}
+    reports = [_compared(file, name, path, lock) for name, path in paths.items()]
+    if "*" in file:
+        absent = sorted({name for dataset in lock.datasets.values() for name in dataset.files} - paths.keys())
+        reports += [FileReport(name, None, Verdict.MISSING) for name in absent if stands_for(file, name)]
+    return reports or [FileReport(file, None, Verdict.MISSING)]
+
+
+def _compared(file: str, name: str, path: Path, lock: Lock) -> FileReport:
+    known = lock.find([name, *file.split("|")])
     if known is None:
-        return FileReport(file, str(path), Verdict.UNLOCKED)
-    dataset, name = known
-    locked = dataset.files[name]
+        return FileReport(name, str(path), Verdict.UNLOCKED)
+    dataset, original = known
+    locked = dataset.files[original]
     try:
-        found = content(path)
+        raw = content(path)
     except (OSError, EOFError, zlib.error) as error:
-        return FileReport(file, str(path), Verdict.DIFFERS, 1, f"it cannot be read ({error}); fetch it again")
-    if hashlib.sha256(found).hexdigest() == locked.sha256:
-        return FileReport(file, str(path), Verdict.AGREES)
-    where = difference(locked.fingerprint, found)
-    rebuilt = dataset.rebuilt(name)
+        return FileReport(name, str(path), Verdict.DIFFERS, 1, f"it cannot be read ({error}); fetch it again")
+    if hashlib.sha256(raw).hexdigest() == locked.sha256:
+        return FileReport(name, str(path), Verdict.AGREES)
+    where = difference(locked.fingerprint, raw)
+    rebuilt = dataset.rebuilt(original)
     note = f"{where.text} (the lock knows no official bytes of it: {rebuilt})" if rebuilt else where.text
-    return FileReport(file, str(path), Verdict.DIFFERS, where.line, note)
+    return FileReport(name, str(path), Verdict.DIFFERS, where.line, note)
 
 
 def table(reports: Sequence[TaskReport]) -> str:

@@ -26,8 +26,8 @@ from benchmarks.choice import chosen_tasks, comma_list, split_places
 from benchmarks.errors import PolypromptError, run_command
 from benchmarks.files import write_atomic
 from benchmarks.fingerprint import Fingerprint, fingerprint
-from benchmarks.progress import tracked
-from benchmarks.sources import OfficialSource, locate
+from benchmarks.progress import bar
+from benchmarks.sources import OfficialSource, locate, locate_all
 from benchmarks.task import Task
 
 LOCK = Path(__file__).with_name("data.lock")
@@ -184,16 +184,19 @@ def content(path: Path) -> bytes:
     return gzip.decompress(raw) if path.suffix == ".gz" else raw
 
 
-def names(file: str, data_dir: Path, path: Path | None) -> list[str]:
-    """The paths under which an official file may stand in the lock.
+def found(data_dir: Path, file: str) -> tuple[Path, ...]:
+    """Where an official file, or each of those that a pattern stands for, is; empty when it is not there."""
+    return () if locate(data_dir, file) is None else locate_all(data_dir, [file])
 
-    Args:
-        file: as a task names it, alternatives divided by "|".
-        data_dir: folder with the official files.
-        path: where it was found, which is the first to be looked for.
-    """
-    found = [] if path is None else [path.relative_to(data_dir).as_posix().removesuffix(".gz")]
-    return list(dict.fromkeys([*found, *file.split("|")]))
+
+def official_name(data_dir: Path, path: Path) -> str:
+    """The path of a file relative to the data folder and without .gz; the lock knows it by that."""
+    return path.relative_to(data_dir).as_posix().removesuffix(".gz")
+
+
+def stands_for(file: str, name: str) -> bool:
+    """Whether a file that a task names, with alternatives and "*", may be the one of a path in the lock."""
+    return any(name == one or ("*" in one and fnmatchcase(name, one.replace("**/", "*"))) for one in file.split("|"))
 
 
 def measured(lock: Lock, tasks: Sequence[Task], data_dir: Path) -> Lock:
@@ -207,54 +210,64 @@ def measured(lock: Lock, tasks: Sequence[Task], data_dir: Path) -> Lock:
     Raises:
         DataError: a task cannot read its file.
     """
-    published = [task for task in chosen_tasks([], []) if isinstance(task.source, OfficialSource)]
-    owner: dict[str, str] = {}  # a file that several tasks read is measured for the first of them
-    for task in published:
-        for file in _files(task):
-            owner.setdefault(file, task.name)
+    published = {task.name: task for task in chosen_tasks([], []) if isinstance(task.source, OfficialSource)}
     datasets = dict(lock.datasets)
-    for task in tracked([task for task in published if task in tasks], "measuring"):
-        assert isinstance(task.source, OfficialSource)
-        known = datasets.get(task.name, Dataset(title="", url="", licence=""))
-        files = known.files | _measured(task, data_dir)
-        own = {file: files[file] for file in _files(task) if file in files and owner[file] == task.name}
-        datasets[task.name] = known.model_copy(
-            update={
-                "title": task.title,
-                "url": task.url,
-                "licence": task.licence,
-                "hub": list(dict.fromkeys(part.hub.dataset for part in task.source.splits.values() if part.hub)),
-                "files": {file: entry for file, entry in own.items() if not known.why_left_out(file)},
-            }
-        )
-    return Lock(datasets={task.name: datasets[task.name] for task in published if task.name in datasets})
+    chosen = [task for task in tasks if task.name in published]
+    with bar("measuring", len(chosen)) as step:
+        for task in chosen:
+            step(task.name)
+            known = datasets.get(task.name, Dataset(title="", url="", licence=""))
+            files = known.files | _measured(task, data_dir)
+            datasets[task.name] = known.model_copy(
+                update={
+                    "title": task.title,
+                    "url": task.url,
+                    "licence": task.licence,
+                    "hub": _hub(task),
+                    "files": {file: entry for file, entry in files.items() if not known.why_left_out(file)},
+                }
+            )
+    taken: set[str] = set()  # a file that several tasks read belongs to the first of them
+    for name in [name for name in published if name in datasets]:
+        reads = _named(published[name])
+        files = datasets[name].files
+        own = {file: files[file] for file in files.keys() - taken if any(stands_for(named, file) for named in reads)}
+        datasets[name] = datasets[name].model_copy(update={"files": dict(sorted(own.items()))})
+        taken.update(own)
+    return Lock(datasets={name: datasets[name] for name in published if name in datasets})
 
 
-def _files(task: Task) -> list[str]:
-    """The paths of all files of a task, alternatives apart."""
-    return list(dict.fromkeys(name for place in split_places(task) for file in place.files for name in file.split("|")))
+def _named(task: Task) -> set[str]:
+    return {file for place in split_places(task) for file in place.files}
+
+
+def _hub(task: Task) -> list[str]:
+    """The datasets on the hub that have a task's rows."""
+    assert isinstance(task.source, OfficialSource)
+    return list(dict.fromkeys(part.hub.dataset for part in task.source.splits.values() if part.hub))
 
 
 def _measured(task: Task, data_dir: Path) -> dict[str, LockedFile]:
     """What is there of a task's files."""
     result: dict[str, LockedFile] = {}
     for place in split_places(task):
-        paths = [locate(data_dir, file) for file in place.files]
+        paths = [found(data_dir, file) for file in place.files]
         rows = None
-        if None not in paths:
+        if all(len(of_file) == 1 for of_file in paths):
             rows = len(task.source.read(task.card, place.split, place.language, data_dir).examples)
-        for file, path in zip(place.files, paths, strict=True):
-            if path is None or names(file, data_dir, path)[0] in result:
+        for path in (path for of_file in paths for path in of_file):
+            name = official_name(data_dir, path)
+            if name in result:
                 continue
             raw = content(path)
-            found = fingerprint(raw)
-            result[names(file, data_dir, path)[0]] = LockedFile(
+            numbers = fingerprint(raw)
+            result[name] = LockedFile(
                 sha256=hashlib.sha256(raw).hexdigest(),
-                rows=rows if file == place.files[0] else None,
-                lines=found.lines,
-                pieces=found.pieces,
-                moments=found.moments,
-                blocks=found.blocks,
+                rows=rows if path in paths[0] else None,
+                lines=numbers.lines,
+                pieces=numbers.pieces,
+                moments=numbers.moments,
+                blocks=numbers.blocks,
             )
     return result
 

@@ -142,9 +142,9 @@ def test_what_is_measured(folder: Path) -> None:
     lock = measured(Lock(), [task], folder)
     entry = lock.datasets["sst2"]
     assert list(lock.datasets) == ["sst2"]
-    assert list(entry.files) == ["glue/SST-2/train.tsv", "glue/SST-2/dev.tsv"]
+    assert list(entry.files) == ["glue/SST-2/dev.tsv", "glue/SST-2/train.tsv"]
     assert entry.licence == task.licence and entry.url == task.url and entry.hub == ["nyu-mll/glue"]
-    train, dev = entry.files.values()
+    dev, train = entry.files.values()
     assert (train.rows, train.lines) == (3, 4)
     assert train.sha256 == hashlib.sha256(SST2.encode()).hexdigest()
     assert dev.sha256 == hashlib.sha256(SST2.replace("warm", "cold").encode()).hexdigest()
