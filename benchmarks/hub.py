@@ -17,6 +17,7 @@ from benchmarks.readers.rows import Row, RowMapper, to_examples
 from benchmarks.records import Split
 from benchmarks.task import Kind, TaskCard
 
+_ADVICE = "Give --data-dir the folder with the official files."
 _PATIENCE = 30.0
 """Seconds to wait for the hub's answer to a question."""
 
@@ -73,12 +74,10 @@ class Hub:
             table = datasets.load_dataset(self.dataset, config or None, split=there, revision=self.revision)
         except Exception as error:  # what it raises without a network differs from release to release
             reason = str(error).partition("\n")[0]
-            raise MissingData(
-                f"{name}: not to be had from the hub ({reason}); give --data-dir the folder with the official files"
-            ) from None
+            raise MissingData(f"{name}: not to be had from the hub ({reason})", _ADVICE) from None
         records = list(_rows(table, name))
         if not records:
-            raise DataError(f"{name}: no rows; give --data-dir the folder with the official files")
+            raise DataError(f"{name}: no rows. {_ADVICE}")
         return records
 
     def split_of(self, card: TaskCard, records: Iterable[tuple[str, Row]]) -> Split:
