@@ -17,9 +17,6 @@ Ints = NDArray[np.int32]
 WORD_MARK = "*"
 """Stands in front of a marked word and behind it."""
 
-MARKED_LENGTH = 64
-"""Characters of the marked word that stand as a second text: windows keep room for the sentence whatever it is."""
-
 MARK = "\u2581"
 """SentencePiece's mark for the beginning of a word."""
 
@@ -121,10 +118,15 @@ class TextEncoder:
         return np.array(row.type_ids, np.int32) if self.token_types else np.zeros(len(row.ids), np.int32)
 
     def _tagging(self, examples: Sequence[Example], limit: int, stride: int) -> list[Feature]:
-        # Of a marked sentence the second text is the marked word: it is short, and each window needs it.
+        # Of a marked sentence the second text is the marked word, which each window needs: the sentence keeps room.
+        sentences = [
+            list(example.tokens)
+            if example.marked is None
+            else _marked(example.tokens, example.marked, self._short(example.tokens[example.marked], limit // 4))
+            for example in examples
+        ]
         pair = any(example.marked is not None for example in examples)
         self.tokenizer.enable_truncation(limit, stride=stride, strategy="only_first" if pair else "longest_first")
-        sentences = [_marked(example) for example in examples]
         features: list[Feature] = []
         for index, first in enumerate(self.tokenizer.encode_batch(sentences, is_pretokenized=True)):
             windows = [first, *first.overflowing]
@@ -155,13 +157,13 @@ class TextEncoder:
                 features.append(Feature(index, row, self._types(window), spans=spans))
         return features
 
-    def _short(self, question: str, limit: int) -> str:
-        """The question cut to `limit` pieces, so that a window has room for the context."""
-        if len(question.encode("utf-8")) <= limit:  # a piece has at least one byte
-            return question
+    def _short(self, text: str, limit: int) -> str:
+        """The text that each window repeats, cut to `limit` pieces, so that there is room for the other one."""
+        if len(text.encode("utf-8")) <= limit:  # a piece has at least one byte
+            return text
         self.tokenizer.no_truncation()
-        offsets = self.tokenizer.encode(question, add_special_tokens=False).offsets
-        return question if len(offsets) <= limit else question[: offsets[limit - 1][1]]
+        offsets = self.tokenizer.encode(text, add_special_tokens=False).offsets
+        return text if len(offsets) <= limit else text[: offsets[limit - 1][1]]
 
 
 def _asked(example: Example, choice: str) -> str:
@@ -173,16 +175,12 @@ def _asked(example: Example, choice: str) -> str:
     return f"{example.text_pair} {choice}"
 
 
-def _marked(example: Example) -> list[str] | tuple[list[str], list[str]]:
-    """The words of a sentence; with a marked one, that word between two marks, and alone as a second text.
+def _marked(tokens: Sequence[str], at: int, again: str) -> tuple[list[str], list[str]]:
+    """The words of a sentence with the marked one between two marks, and that word again as a second text.
 
-    P-Tuning v2's code gives the word alone, which does not tell two occurrences apart.
+    P-Tuning v2's code gives the second text alone, which does not tell two occurrences apart.
     """
-    words = list(example.tokens)
-    if example.marked is None:
-        return words
-    at = example.marked
-    return [*words[:at], WORD_MARK, words[at], WORD_MARK, *words[at + 1 :]], [words[at][:MARKED_LENGTH]]
+    return [*tokens[:at], WORD_MARK, tokens[at], WORD_MARK, *tokens[at + 1 :]], [again]
 
 
 def _without_marks(read: int, marked: int) -> int | None:
