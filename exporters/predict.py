@@ -162,7 +162,7 @@ def _asked(card: TaskCard, options: argparse.Namespace) -> Example:
             raise PolypromptError('--tokens: must be a JSON list of words such as ["Ada", "sings"]')
     elif options.text is None:
         raise PolypromptError(f"task {card.name} needs a text; write it behind the options in quotes")
-    return Example("1", options.text or "", options.pair, tuple(options.choices), tuple(tokens))
+    return Example("1", options.text or "", options.pair, tuple(options.choices), tuple(tokens), options.marked)
 
 
 def _answer_one(session: Session, options: argparse.Namespace) -> None:
@@ -197,6 +197,7 @@ def main() -> int:
         "--choices", nargs="+", default=(), metavar="TEXT", help="alternatives, or candidates of retrieval"
     )
     parser.add_argument("--tokens", metavar="JSON", help="words for tagging as a JSON list (default: split the text)")
+    parser.add_argument("--marked", type=int, metavar="N", help="semantic roles: which word is the predicate, from 0")
     parser.add_argument("--jsonl", nargs="?", const="-", metavar="FILE", help="answer JSON lines (default: from stdin)")
     parser.add_argument("--json", action="store_true", help="print a JSON object instead of text")
     parser.add_argument("--threads", type=int, help="of the runtime (default: one a core)")

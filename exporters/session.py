@@ -25,6 +25,9 @@ Floats = NDArray[np.float32]
 
 PROVIDERS: Mapping[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
+PREDICATE = "B-V"
+"""The predicate's own tag: a task that has it asks about a marked word."""
+
 TOKENS_A_BATCH = 4096
 """Pieces of a batch, padding included: enough for a full load of the processor, little enough to stay in its caches."""
 
@@ -229,6 +232,18 @@ def check_example(card: TaskCard, example: Example) -> None:
     field, what, lacking = needs.get(card.kind, ("", "", False))
     if lacking:
         raise PolypromptError(f"task {card.name} ({card.kind}) needs {field}, {what}")
+    _check_marked(card, example)
+
+
+def _check_marked(card: TaskCard, example: Example) -> None:
+    words = f"0..{len(example.tokens) - 1}"
+    if PREDICATE not in card.labels:
+        if example.marked is not None:
+            raise PolypromptError(f"task {card.name} does not ask about one word; leave marked away")
+    elif example.marked is None:
+        raise PolypromptError(f"task {card.name} needs marked, the number of the predicate among the words, {words}")
+    elif not 0 <= example.marked < len(example.tokens):
+        raise PolypromptError(f"marked is {example.marked}; it must be the number of a word, {words}")
 
 
 def _start(model: Path, threads: int | None, provider: str) -> onnxruntime.InferenceSession:
