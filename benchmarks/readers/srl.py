@@ -12,9 +12,6 @@ from benchmarks.readers.rows import Row, to_examples
 from benchmarks.records import Example, Split
 from benchmarks.task import TaskCard
 
-VERB = "V"
-"""The role of the predicate itself."""
-
 
 @dataclass(frozen=True)
 class Propositions:
@@ -68,11 +65,11 @@ class Propositions:
         for number, column in enumerate(columns):
             at: int | None = predicates[number]
             if len(columns) < len(predicates):
-                at = next((at for at, cell in enumerate(column) if f"({VERB}*" in cell), None)
+                at = next((at for at, cell in enumerate(column) if "(V*" in cell), None)
             if at is None:
                 raise DataError(
                     f"{path}:{first}: {len(columns)} columns of arguments for the {len(predicates)} predicates of the "
-                    f"sentence, and column {number + 1} of them has no ({VERB}*) that tells which is its"
+                    f"sentence, and column {number + 1} of them has no (V*) that tells which is its"
                 )
             yield at, column
 
