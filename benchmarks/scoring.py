@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -12,9 +12,11 @@ from typing import Any
 
 from benchmarks.errors import PolypromptError
 from benchmarks.metrics.answers import answer_f1, exact_match
+from benchmarks.metrics.constant import Chunk, constant_accuracy, constant_f1, entities
 from benchmarks.metrics.labels import accuracy, f1_macro, f1_of, matthews, parity, whole_groups
 from benchmarks.metrics.numbers import pearson, spearman
-from benchmarks.metrics.tags import chunk_f1, token_accuracy
+from benchmarks.metrics.srl import argument_f1, arguments
+from benchmarks.metrics.tags import Tags, chunk_f1, token_accuracy
 from benchmarks.records import Prediction
 from benchmarks.results import ResultRecord
 from benchmarks.task import Kind, Suite, Task, TaskCard
@@ -56,10 +58,12 @@ class Metric:
     Attributes:
         compute: labelled rows -> a score of at most 1; None where no row is of those that it counts.
         signature: what decides the number beside the rows, such as the version of a library; None when nothing does.
+        constant: tagging: the score of the best single tag for every token.
     """
 
     compute: Callable[[Scored], float | None]
     signature: Callable[[Scored], str] | None = None
+    constant: Callable[[Scored], float] | None = None
 
 
 Answers = Callable[[list[Any], list[Any], bool], float]
@@ -88,8 +92,25 @@ def _of_part(metric: Answers, answerable: bool) -> Metric:
     return Metric(compute)
 
 
+def _chunks(
+    metric: Callable[[Tags, Tags], float],
+    chunks: Callable[[Sequence[str]], Collection[Chunk]],
+    signature: Callable[[Scored], str] | None = None,
+) -> Metric:
+    """Micro F1 over chunks, and what the chunks of a sentence are."""
+    return Metric(lambda s: metric(s.gold, s.predicted), signature, lambda s: constant_f1(_tags_of(s), s.gold, chunks))
+
+
 def _seqeval(scored: Scored) -> str:
     return f"seqeval {version('seqeval')}"
+
+
+def _tags_of(scored: Scored) -> Sequence[str]:
+    """The tags that may be given."""
+    return scored.card.labels or sorted({tag for tags in scored.gold for tag in tags})
+
+
+_SEQEVAL_F1 = _chunks(chunk_f1, entities, _seqeval)
 
 
 _LAST_LABEL_F1 = Metric(lambda s: f1_of(s.card.labels[-1], s.gold, s.predicted))
@@ -108,9 +129,14 @@ METRICS: Mapping[Kind, Mapping[str, Metric]] = {
     Kind.REGRESSION: {"pearson": _plain(pearson), "spearman": _plain(spearman)},
     Kind.CHOICE: {"accuracy": _plain(accuracy), "f1": _answers(answer_f1), "em": _answers(exact_match)},
     Kind.TAGGING: {
-        "f1": _plain(chunk_f1),
-        "f1_seqeval": Metric(lambda s: chunk_f1(s.gold, s.predicted), _seqeval),
-        "accuracy": _plain(token_accuracy),
+        "f1": _chunks(chunk_f1, entities),
+        "f1_seqeval": _SEQEVAL_F1,
+        "f1_official": _chunks(argument_f1, arguments),
+        "f1_paper": _SEQEVAL_F1,  # P-Tuning v2's code counts the given predicate, too
+        "accuracy": Metric(
+            lambda s: token_accuracy(s.gold, s.predicted),
+            constant=lambda s: constant_accuracy(_tags_of(s), s.gold),
+        ),
     },
     Kind.SPAN: {
         "f1": _answers(answer_f1),
@@ -181,7 +207,8 @@ def chance(card: TaskCard, predictions: Sequence[Prediction], language: str = "e
     constants = [replace(scored, rows=rows) for rows in _constants(scored)]
     found = {}
     for name in card.metrics:
-        values = [_metric(card, name).compute(constant) for constant in constants]
+        metric = _metric(card, name)
+        values = [metric.constant(scored)] if metric.constant else [metric.compute(rows) for rows in constants]
         known = [value for value in values if value is not None]
         if known:
             found[name] = 100 * max(known)
@@ -209,8 +236,7 @@ def _constants(scored: Scored) -> Iterable[Sequence[Prediction]]:
         case Kind.SPAN | Kind.RETRIEVAL:
             yield [replace(row, value="", best="", scores=(1.0, 1.0)) for row in rows]
         case Kind.TAGGING:
-            for tag in scored.card.labels:
-                yield [replace(row, value=(tag,) * len(row.gold)) for row in rows]  # type: ignore[arg-type]
+            return  # trying every tag takes too long where there are many: see `Metric.constant`
         case Kind.CLASSIFICATION:
             for label in scored.card.labels or tuple(dict.fromkeys(scored.gold)):
                 yield [replace(row, value=label) for row in rows]
