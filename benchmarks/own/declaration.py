@@ -310,15 +310,21 @@ class JsonlTask(Table):
 
 
 class ConllTask(Declaration):
-    """A token and its tag a line, a blank line between sentences."""
+    """A token and its tag a line, a blank line between sentences.
+
+    Attributes:
+        columns: which one holds what.
+        slips: see `Conll`.
+    """
 
     format: Literal["conll"]
     kind: Annotated[Kind, _one_of(Kind.TAGGING)] = Kind.TAGGING
     columns: ConllColumns = ConllColumns()
+    slips: bool = False
 
     def reader(self) -> Reader:
         """See `Declaration`."""
-        return Conll(self.columns.token, self.columns.tag)
+        return Conll(self.columns.token, self.columns.tag, slips=self.slips)
 
 
 class SquadTask(Declaration):
@@ -414,7 +420,7 @@ def _mistake(raw: Mapping[str, Any], error: Mapping[str, Any]) -> str:
         case "union_tag_invalid":
             what = f"format: {context['tag']!r} is none: {did_you_mean(context['tag'], FORMATS)}"
         case "enum":
-            what = f"{given!r} is none: {did_you_mean(str(given), list(Kind))}"
+            what = f"{given!r} is none: {did_you_mean(str(given), [kind.value for kind in Kind])}"
         case "tuple_type" if not place:
             what = "write [[task]], with two brackets, above each task"
         case _:

@@ -15,7 +15,7 @@ from benchmarks.task import Suite, Task
 
 _READERS = {".toml": read_toml, ".py": read_python}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-_LANGUAGE = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*")
+_LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*")
 
 
 def read_suites(files: Sequence[Path], built_in: Sequence[Suite]) -> tuple[Suite, ...]:
