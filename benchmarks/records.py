@@ -14,7 +14,10 @@ PLACEHOLDER = "@placeholder"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A gold answer of span extraction: `context[start : start + len(text)] == text`."""
+    """A gold answer of span extraction: `context[start : start + len(text)] == text`.
+
+    Where the context does not have it (CMRC 2018), start is -1: such an answer is accepted and cannot be learned.
+    """
 
     text: str
     start: int

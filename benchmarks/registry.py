@@ -7,13 +7,13 @@ from pathlib import Path
 
 from benchmarks.errors import PolypromptError, did_you_mean
 from benchmarks.own.suites import read_suites
-from benchmarks.suites import conll, demo, glue, squad, superglue, xtreme
+from benchmarks.suites import conll, demo, glue, squad, superglue, xcopa, xtreme
 from benchmarks.task import Suite, Task
 
 
 def suites() -> tuple[Suite, ...]:
     """Every suite, the embedded demo first."""
-    return (demo.SUITE, glue.SUITE, superglue.SUITE, conll.SUITE, squad.SUITE, xtreme.SUITE)
+    return (demo.SUITE, glue.SUITE, superglue.SUITE, conll.SUITE, squad.SUITE, xtreme.SUITE, xcopa.SUITE)
 
 
 def own_suites(task_files: Sequence[Path]) -> tuple[Suite, ...]:

@@ -11,9 +11,12 @@ from importlib.metadata import version
 from typing import Any
 
 from benchmarks.errors import PolypromptError
-from benchmarks.metrics.answers import answer_f1, exact_match
+from benchmarks.metrics.answers import answer_f1, character_f1, exact_match
+from benchmarks.metrics.chrf import chrf, chrf_signature
 from benchmarks.metrics.constant import Chunk, constant_accuracy, constant_f1, entities
 from benchmarks.metrics.labels import accuracy, f1_macro, f1_of, matthews, parity, whole_groups
+from benchmarks.metrics.mining import pair_f1
+from benchmarks.metrics.mlqa import mlqa_exact_match, mlqa_f1
 from benchmarks.metrics.numbers import pearson, spearman
 from benchmarks.metrics.srl import argument_f1, arguments
 from benchmarks.metrics.tags import Tags, chunk_f1, token_accuracy
@@ -62,7 +65,7 @@ class Metric:
     """
 
     compute: Callable[[Scored], float | None]
-    signature: Callable[[Scored], str] | None = None
+    signature: Callable[[Scored], str | None] = lambda scored: None
     constant: Callable[[Scored], float] | None = None
 
 
@@ -79,7 +82,13 @@ def _answers(metric: Answers) -> Metric:
 
 def _at_zero(metric: Answers) -> Metric:
     """As P-Tuning v2's code scores SQuAD 2.0: "no answer" wherever it scores higher than the best answer."""
-    return Metric(lambda s: metric(s.gold, [row.value for row in with_threshold(s.card, s.rows, 0.0)], True))
+
+    def compute(scored: Scored) -> float | None:
+        if any(row.best is None or len(row.scores) < 2 for row in scored.rows):
+            return None  # predictions of others, which tell the answer alone
+        return metric(scored.gold, [row.value for row in with_threshold(scored.card, scored.rows, 0.0)], True)
+
+    return Metric(compute)
 
 
 def _of_part(metric: Answers, answerable: bool) -> Metric:
@@ -95,7 +104,7 @@ def _of_part(metric: Answers, answerable: bool) -> Metric:
 def _chunks(
     metric: Callable[[Tags, Tags], float],
     chunks: Callable[[Sequence[str]], Collection[Chunk]],
-    signature: Callable[[Scored], str] | None = None,
+    signature: Callable[[Scored], str | None] = lambda scored: None,
 ) -> Metric:
     """Micro F1 over chunks, and what the chunks of a sentence are."""
     return Metric(lambda s: metric(s.gold, s.predicted), signature, lambda s: constant_f1(_tags_of(s), s.gold, chunks))
@@ -148,10 +157,14 @@ METRICS: Mapping[Kind, Mapping[str, Metric]] = {
         "f1_answerable": _of_part(answer_f1, True),
         "em_answerable": _of_part(exact_match, True),
         "em_unanswerable": _of_part(exact_match, False),
+        "f1_mlqa": Metric(lambda s: mlqa_f1(s.gold, s.predicted, s.language)),
+        "em_mlqa": Metric(lambda s: mlqa_exact_match(s.gold, s.predicted, s.language)),
+        "f1_characters": _plain(character_f1),
+        "chrf": Metric(lambda s: chrf(s.gold, s.predicted, s.language), lambda s: chrf_signature(s.language)),
     },
-    Kind.RETRIEVAL: {"accuracy": _plain(accuracy)},
+    Kind.RETRIEVAL: {"accuracy": _plain(accuracy), "f1": _plain(pair_f1)},
 }
-"""Kind -> name -> metric. Where rules disagree `_official` and `_paper` stand side by side; docs/metrics.md says why."""
+"""Kind -> name -> metric. Where rules disagree, `_official` and `_paper` stand side by side: see docs/metrics.md."""
 
 
 def score(card: TaskCard, predictions: Sequence[Prediction], language: str = "en") -> dict[str, float]:
@@ -180,8 +193,8 @@ def signatures(card: TaskCard, predictions: Sequence[Prediction], language: str 
         card, predictions, language: as for `score`.
     """
     scored = Scored(card, language, _labelled(card, predictions))
-    known = {name: _metric(card, name).signature for name in card.metrics}
-    return {name: signature(scored) for name, signature in known.items() if signature is not None}
+    known = {name: _metric(card, name).signature(scored) for name in card.metrics}
+    return {name: signature for name, signature in known.items() if signature is not None}
 
 
 def chance(card: TaskCard, predictions: Sequence[Prediction], language: str = "en") -> dict[str, float]:
@@ -271,10 +284,34 @@ def average(suite: Suite, records: Iterable[ResultRecord]) -> dict[str, float | 
     return result | {"average": _mean(_mean(values.get(name) for name in group) for group in counted)}
 
 
+def gap(task: Task, records: Iterable[ResultRecord], metric: str = "") -> float | None:
+    """The cross-lingual transfer gap: the score in the training language minus the mean of the others (XTREME).
+
+    Args:
+        task: trained in one of its languages.
+        records: of one run, the task in its reported split; those of other tasks and splits are left out.
+        metric: one metric alone; empty: the mean over those that count in the official average.
+
+    Returns:
+        Points, 0 when nothing is lost in transfer; None where a language is missing, or none is trained in.
+    """
+    found = {r.language: r for r in records if r.task == task.name and r.split == task.eval_split}
+    averaged = (metric,) if metric else task.averaged or task.card.metrics
+    trained = task.card.train_language
+    others = [language for language in task.card.languages if language != trained]
+    own = _mean(_values(found.get(trained or ""), averaged))
+    far = _mean(value for language in others for value in _values(found.get(language), averaged))
+    return None if own is None or far is None else own - far
+
+
 def _task_average(task: Task, by_language: Mapping[tuple[str, str], ResultRecord]) -> float | None:
     averaged = task.averaged or task.card.metrics
     found = [by_language.get((task.name, language)) for language in task.card.languages]
-    return _mean(None if record is None else record.scores.get(name) for record in found for name in averaged)
+    return _mean(value for record in found for value in _values(record, averaged))
+
+
+def _values(record: ResultRecord | None, metrics: Iterable[str]) -> list[float | None]:
+    return [None if record is None else record.scores.get(name) for name in metrics]
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 _ARTICLE = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
-Gold = Sequence[tuple[str, ...]]
+Gold = Sequence[Sequence[str]]
 """The accepted answers of each question; empty: it has none."""
 
 
@@ -27,7 +27,8 @@ def exact_match(gold: Gold, predicted: Sequence[str], version2: bool = False) ->
         predicted: the answer to each question, "" for "it has none".
         version2: by the rules of version 2.0, where questions may have no answer.
     """
-    return _mean_of_best(gold, predicted, version2, lambda right, given: float(right == given))
+    accepted, given = _normalised(gold, predicted, version2)
+    return mean_of_best(accepted, given, lambda right, answer: float(right == answer))
 
 
 def answer_f1(gold: Gold, predicted: Sequence[str], version2: bool = False) -> float:
@@ -40,23 +41,43 @@ def answer_f1(gold: Gold, predicted: Sequence[str], version2: bool = False) -> f
     """
     # Version 1.1 gives 0 when nothing is left of both answers ("the" against "a"), version 2.0 gives 1.
     both_empty = float(version2)
-    return _mean_of_best(gold, predicted, version2, lambda right, given: _word_f1(right, given, both_empty))
+    accepted, given = _normalised(gold, predicted, version2)
+    return mean_of_best(accepted, given, lambda right, answer: bag_f1(right.split(), answer.split(), both_empty))
 
 
-def _mean_of_best(gold: Gold, predicted: Sequence[str], version2: bool, compare: Callable[[str, str], float]) -> float:
-    total = 0.0
-    for answers, answer in zip(gold, predicted, strict=True):
-        accepted = [normalise(text) for text in answers]
-        if version2:  # answers of which nothing is left do not count; without any, "" is the right one
-            accepted = [text for text in accepted if text] or [""]
-        given = normalise(answer)
-        total += max(compare(text, given) for text in accepted)
-    return total / len(gold)
+def character_f1(gold: Gold, predicted: Sequence[str]) -> float:
+    """Mean over questions of the best F1 between the characters of two answers, blanks left out, 0..1 (JaQuAD)."""
+    return mean_of_best(
+        gold, predicted, lambda right, given: bag_f1("".join(right.split()), "".join(given.split()), 1.0)
+    )
 
 
-def _word_f1(right: str, given: str, both_empty: float) -> float:
+def mean_of_best(gold: Gold, predicted: Sequence[str], compare: Callable[[str, str], float]) -> float:
+    """Mean over questions of how like the answer is to the accepted one that it is most like.
+
+    Args:
+        gold: accepted answers of each question; where there are none, "" is accepted.
+        predicted: the answer to each question.
+        compare: (accepted, given) -> a number, the higher the more alike.
+    """
+    pairs = zip(gold, predicted, strict=True)
+    return sum(max(compare(right, given) for right in answers or ("",)) for answers, given in pairs) / len(gold)
+
+
+def bag_f1(right: Sequence[str], given: Sequence[str], both_empty: float = 0.0) -> float:
+    """F1 between two bags of words, or of characters: how often each occurs counts, their order does not.
+
+    Args:
+        right, given: the words.
+        both_empty: the value where neither side has any.
+    """
     if not right and not given:
         return both_empty
-    right_words, given_words = right.split(), given.split()
-    same = (Counter(right_words) & Counter(given_words)).total()
-    return 2 * same / (len(right_words) + len(given_words))
+    return 2 * (Counter(right) & Counter(given)).total() / (len(right) + len(given))
+
+
+def _normalised(gold: Gold, predicted: Sequence[str], version2: bool) -> tuple[Gold, Sequence[str]]:
+    accepted = [[normalise(text) for text in answers] for answers in gold]
+    if version2:  # answers of which nothing is left do not count
+        accepted = [[text for text in answers if text] for answers in accepted]
+    return accepted, [normalise(answer) for answer in predicted]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,45 +25,72 @@ class Question:
 
     Attributes:
         unanswerable: an empty list of answers means "no answer" even without `is_impossible` (SQuAD 2.0 on the hub).
+        misplaced: the source is known to have wrong offsets: the answer's text counts as it stands, and its place is
+            the nearest one with that text, -1 where the context does not have it (CMRC 2018). Answers with a place come
+            first, for the first one is learned.
+        numbered: the file repeats identifiers (TyDiQA's training files in XTREME), so questions are numbered from 0.
     """
 
     unanswerable: bool = False
+    misplaced: bool = False
+    numbered: bool = False
 
     def __call__(self, card: TaskCard, row: Row, index: int) -> Example:
         """See `RowMapper`."""
         context = text_of(row, "context")
         return Example(
-            id=text_of(row, "id"),
+            id=str(index) if self.numbered else text_of(row, "id"),
             text=text_of(row, "question"),
             text_pair=context,
             answers=self._answers(row, context),
         )
 
     def _answers(self, row: Row, context: str) -> tuple[Answer, ...] | None:
-        raw = row.get("answers") or []
-        if isinstance(raw, dict):
-            raw = [
-                {"text": text, "answer_start": start}
-                for text, start in zip(value_of(raw, "text"), value_of(raw, "answer_start"), strict=True)
-            ]
+        given = _given(row)
         impossible = row.get("is_impossible")
-        if impossible and raw:
+        if impossible and given:
             raise BadRow("is_impossible is true but there are answers; remove one of the two")
-        if impossible is False and not raw:
+        if impossible is False and not given:
             raise BadRow("is_impossible is false but there is no answer; add an answer or remove the question")
-        if not raw:
+        if not given:
             return () if impossible or self.unanswerable else None
-        answers = tuple(Answer(text_of(answer, "text"), value_of(answer, "answer_start")) for answer in raw)
-        if not any(answer.text for answer in answers):
+        if not any(answer.text for answer in given):
             return None
-        for answer in answers:
+        if self.misplaced:
+            return tuple(sorted((_placed(answer, context) for answer in given), key=lambda answer: answer.start < 0))
+        for answer in given:
             _check_offset(answer, context)
-        return answers
+        return tuple(given)
+
+
+def _given(row: Row) -> list[Answer]:
+    """The answers as the file has them."""
+    raw = row.get("answers") or []
+    if isinstance(raw, Mapping):
+        texts, starts = value_of(raw, "text"), value_of(raw, "answer_start")
+        if len(texts) != len(starts):
+            raise BadRow(f"{len(texts)} answers but {len(starts)} offsets; every answer needs one offset")
+        raw = [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)]
+    if not isinstance(raw, list) or not all(isinstance(answer, Mapping) for answer in raw):
+        raise BadRow(f"answers is {_short(str(raw))}; it must be a list of objects with text and answer_start")
+    answers = [Answer(text_of(answer, "text"), value_of(answer, "answer_start")) for answer in raw]
+    for answer in answers:
+        if not isinstance(answer.start, int):
+            raise _no_offset(answer)
+    return answers
+
+
+def _placed(answer: Answer, context: str) -> Answer:
+    """The answer at the nearest place where the context has it, -1 where it has it nowhere."""
+    found = re.finditer(f"(?={re.escape(answer.text)})", context) if answer.text else ()
+    return Answer(
+        answer.text, min((match.start() for match in found), key=lambda at: abs(at - answer.start), default=-1)
+    )
 
 
 def _check_offset(answer: Answer, context: str) -> None:
-    if not isinstance(answer.start, int) or answer.start < 0:
-        raise BadRow(f"answer_start is {answer.start!r}; it must be the answer's first character, counted from 0")
+    if answer.start < 0:
+        raise _no_offset(answer)
     found = context[answer.start : answer.start + len(answer.text)]
     if found != answer.text or not found:
         at = context.find(answer.text) if answer.text else -1
@@ -73,30 +101,41 @@ def _check_offset(answer: Answer, context: str) -> None:
         )
 
 
+def _no_offset(answer: Answer) -> BadRow:
+    return BadRow(f"answer_start is {answer.start!r}; it must be the answer's first character, counted from 0")
+
+
 def _short(text: str) -> str:
     return repr(text if len(text) <= 40 else text[:40] + "...")
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a question stands; the line is looked up only when an error asks for it."""
+    """Where a question stands; the line, of the first text like `mark`, is looked up only when an error asks for it."""
 
     path: Path
     text: str
     id: str
+    mark: object
 
     def __str__(self) -> str:
-        line = self.text.count("\n", 0, max(self.text.find(json.dumps(self.id)), 0)) + 1
-        return f"{self.path}:{line}: question {self.id!r}"
+        places = [self.text.find(json.dumps(self.mark, ensure_ascii=escaped)) for escaped in (False, True)]
+        return f"{self.path}:{self.text.count(chr(10), 0, max(0, *places)) + 1}: question {self.id!r}"
 
 
 @dataclass(frozen=True)
 class SquadJson:
-    """Articles of paragraphs of questions: `data[].paragraphs[].{context, qas[]}`."""
+    """Articles of paragraphs of questions: `data[].paragraphs[].{context, qas[]}`.
+
+    Attributes:
+        question: makes an example of a question.
+    """
+
+    question: Question = Question()
 
     def __call__(self, card: TaskCard, paths: Sequence[Path]) -> Split:
         """See `Reader`."""
-        return Split(to_examples(card, (place for path in paths for place in self._questions(path)), Question()))
+        return Split(to_examples(card, (place for path in paths for place in self._questions(path)), self.question))
 
     def _questions(self, path: Path) -> Iterator[tuple[_Place, Row]]:
         text = read_text(path)
@@ -115,7 +154,8 @@ class SquadJson:
                     for question in paragraph["qas"]:
                         found = True
                         row = {**question, "context": paragraph["context"]}
-                        yield _Place(path, text, str(question["id"])), row
+                        mark = question["question"] if self.question.numbered else question["id"]
+                        yield _Place(path, text, str(question["id"]), mark), row
         except (KeyError, TypeError) as error:
             raise DataError(
                 f"{path}:1: not in SQuAD format ({error}); it must be data[].paragraphs[].qas[] with context and id"
