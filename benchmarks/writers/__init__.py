@@ -1,0 +1,1 @@
+"""Writers of the official file formats, the counterparts of the readers."""
