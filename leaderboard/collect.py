@@ -8,6 +8,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 
 from benchmarks.errors import PolypromptError
@@ -160,7 +161,9 @@ def _read_run(folder: Path, guess: Guess) -> Run:
             raise PolypromptError(f"{folder}: {record.task!r} of {record.suite!r} is not among the manifest's tasks")
         place = record.task, record.language, record.split
         if place in seen:
-            raise PolypromptError(f"{folder}: {record.split} of {record.task!r} in {record.language!r} was scored twice")
+            raise PolypromptError(
+                f"{folder}: {record.split} of {record.task!r} in {record.language!r} was scored twice"
+            )
         seen.add(place)
         cells.append(_read_cell(folder, record, cards[record.task], guess))
     config = folder / "config.toml"
@@ -185,7 +188,8 @@ def _read_cell(folder: Path, record: ResultRecord, card: TaskCard, guess: Guess)
     if record.sha256 != sha256(path):
         doubts.append("the predictions file is not the one that results.json has the hash of")
     metric = next(iter(scores))
-    rows = rows_of(predictions, card.kind, metric, lambda rows: score(card, rows, language)[metric])
+    alone = card.model_copy(update={"metrics": (metric,)})
+    rows = rows_of(predictions, card, metric, lambda rows: score(alone, rows, language).get(metric, nan))
     shown = record.model_copy(update={"scores": scores, "chance": guesses, "examples": len(predictions)})
     return Cell(shown, card, rows, tuple(doubts))
 
