@@ -78,11 +78,17 @@ def graph_of(model: PromptedModel, cards: Sequence[TaskCard]) -> Graph:
     encoder = backbone.model
     state = {name: tensor.float().cpu().numpy() for name, tensor in encoder.state_dict().items()}
     weights = read_weights(encoder.config.to_dict(), state, backbone.first_position, backbone.token_types)
-    prefix = model.prefix()
     prompt = None
-    if prefix is not None:
-        bank = prefix.tensor.detach().float().cpu().permute(2, 0, 1, 3, 4, 5).numpy()
-        prompt = Prompt(bank, prefix.layers, prefix.gated, {card.name: 0 for card in cards})
+    if model.prompt is not None:
+        bank = model.prompt.fold(model.tasks)
+        rows = {card.name: bank.row(card.answered_by, card.train_language or "") for card in cards}
+        bare = [name for name, row in rows.items() if row is None]
+        if bare:
+            raise PolypromptError(
+                f"{', '.join(bare)}: has no prompt, where every other task has one of its own, and one graph cannot "
+                "hold both; leave it out with --tasks"
+            )
+        prompt = Prompt(bank.bank.float().cpu().numpy(), bank.layers, bank.gated, rows)
     heads = {
         name: Head(head.weight.detach().float().cpu().numpy(), head.bias.detach().float().cpu().numpy())
         for name, head in model.heads.items()
@@ -92,14 +98,14 @@ def graph_of(model: PromptedModel, cards: Sequence[TaskCard]) -> Graph:
 
 def describe(model: PromptedModel, manifest: Manifest) -> BundleCard:
     """The card of a model's bundle before there are any files."""
-    prefix = model.prefix()
+    prompt = model.prompt
     columns = {name: head.out_features for name, head in model.heads.items()}
     return BundleCard(
         run=manifest.run,
         method=manifest.method,
         backbone=manifest.backbone,
-        slots=0 if prefix is None else prefix.tensor.shape[4],
-        prompt_layers=[] if prefix is None else list(prefix.layers),
+        slots=0 if prompt is None else prompt.slots,
+        prompt_layers=[] if prompt is None else list(prompt.layers),
         pooling=model.pooling.value,
         token_types=model.backbone.token_types,
         pad_id=model.backbone.pad_id,

@@ -34,6 +34,18 @@ class Progress(BaseModel):
     score: float | None = None
     curve: list[tuple[int, float, float]] = []
 
+    def followed_by(self, other: Progress) -> Progress:
+        """Both trainings as one."""
+        return other.model_copy(
+            update={
+                "step": self.step + other.step,
+                "examples": self.examples + other.examples,
+                "seconds": self.seconds + other.seconds,
+                "interruptions": self.interruptions + other.interruptions,
+                "curve": [*self.curve, *((self.step + step, loss, score) for step, loss, score in other.curve)],
+            }
+        )
+
 
 def save_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer, progress: Progress, identity: str) -> None:
     """Write trained weights, optimiser state and progress as one safetensors file, atomically."""

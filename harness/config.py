@@ -16,6 +16,7 @@ from benchmarks.files import sha256, write_atomic
 from harness.mixture import Sampling
 from harness.model import Pooling
 from harness.prompt import Init
+from harness.sharing import Sharing
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -31,6 +32,7 @@ class RunConfig(BaseModel):
         backbone: hub id, local folder or embedded name.
         method: see `harness.methods`.
         prompt_length: slots a layer. prompt_layers: see `harness.prompt.parse_layers`. init: see `harness.prompt.Init`.
+        sharing: see `harness.sharing.Sharing`. rank: of the parts of `low-rank`.
         reparameterise: make the prompt by an MLP. prompt_dropout: on the prompt, in training.
         pooling: what sequence heads read.
         sampling, temperature: how tasks are mixed.
@@ -59,6 +61,8 @@ class RunConfig(BaseModel):
     prompt_length: Positive = 16
     prompt_layers: str = "all"
     init: Init = Init.KV
+    sharing: Sharing = Sharing.SHARED
+    rank: Positive = 2
     reparameterise: bool = False
     prompt_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     pooling: Pooling = Pooling.CLS

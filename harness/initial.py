@@ -1,4 +1,4 @@
-"""Where training begins: keys and values of real tokens, and heads that already know the mean."""
+"""Where training begins: prompts from keys and values of real tokens, and heads that already know the mean."""
 
 from __future__ import annotations
 
@@ -10,9 +10,64 @@ from torch import Tensor
 
 from benchmarks.task import Kind
 from harness.backbone import Backbone
+from harness.config import RunConfig
+from harness.data import TaskRows
 from harness.features import Feature, pad
+from harness.methods import Method
 from harness.model import PromptedModel
+from harness.prompt import DeepPrompt, Init, parse_layers
+from harness.sharing import LowRank, Prompts, Sharing
 from harness.train import TaskTraining
+
+
+def make_model(
+    config: RunConfig, method: Method, backbone: Backbone, rows: Sequence[TaskRows], training: Sequence[TaskTraining]
+) -> PromptedModel:
+    """The model as it is before the first step, decided by the seed."""
+    torch.manual_seed(config.seed)
+    prompts = _prompts(config, backbone, training) if method.prompt and training else None
+    backbone.requires_grad_(method.backbone)
+    model = PromptedModel(backbone, prompts, [task_rows.task.card for task_rows in rows], config.pooling)
+    center_regression(model, training)
+    return model
+
+
+def specialised(model: PromptedModel, training: Sequence[TaskTraining]) -> Prompts:
+    """A prompt for each trained task that begins as the one they shared, which stays for the other tasks, frozen."""
+    assert isinstance(model.prompt, Prompts)
+    shared = model.prompt.shared
+    assert shared is not None
+    bank = model.prompt.fold([""])
+    own = {task.task.name: DeepPrompt.of_states(bank.bank[0], bank.layers, bank.gated) for task in training}
+    return Prompts(shared.requires_grad_(False), own)
+
+
+def _prompts(config: RunConfig, backbone: Backbone, training: Sequence[TaskTraining]) -> Prompts:
+    """The prompts of a run; what begins with keys and values takes them from the rows of the tasks that will use it."""
+    layers = parse_layers(config.prompt_layers, backbone.layers)
+
+    def prompt(tasks: Sequence[TaskTraining]) -> DeepPrompt:
+        states = None
+        if config.init is Init.KV:
+            features = [feature for task in tasks for feature in task.features]
+            states = token_states(backbone, features, layers, config.prompt_length, config.seed)
+        return DeepPrompt(
+            layers,
+            backbone.heads,
+            config.prompt_length,
+            backbone.head_dim,
+            config.init,
+            states,
+            config.reparameterise,
+            config.prompt_dropout,
+        )
+
+    if config.sharing is Sharing.SEPARATE:
+        return Prompts(None, {task.task.name: prompt([task]) for task in training})
+    shared = prompt(training)
+    if config.sharing is not Sharing.LOW_RANK:
+        return Prompts(shared)
+    return Prompts(shared, {task.task.name: LowRank(shared.shape, config.rank) for task in training})
 
 
 def token_states(

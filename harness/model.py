@@ -11,7 +11,7 @@ from torch.nn import functional
 from benchmarks.task import Kind, TaskCard
 from harness.attention import Prefix
 from harness.backbone import Backbone
-from harness.prompt import DeepPrompt
+from harness.sharing import PromptBank, Prompts
 
 
 class Pooling(StrEnum):
@@ -37,35 +37,49 @@ class PromptedModel(nn.Module):
 
     Args:
         backbone: the encoder.
-        prompt: None for methods without one.
+        prompt: the prompts of the tasks; None for methods without one.
         cards: the tasks; every one gets a head, but retrieval and those that the head of another one answers.
         pooling: what sequence heads read.
+
+    Attributes:
+        tasks: names of the tasks that have a head or a prompt of their own, or could have.
     """
 
-    def __init__(self, backbone: Backbone, prompt: DeepPrompt | None, cards: list[TaskCard], pooling: Pooling) -> None:
+    def __init__(
+        self, backbone: Backbone, prompt: Prompts | PromptBank | None, cards: list[TaskCard], pooling: Pooling
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.prompt = prompt
         self.pooling = pooling
+        self.tasks = tuple(dict.fromkeys(card.answered_by for card in cards))
         heads = {card.name: make_head(card, backbone.hidden) for card in cards if not card.head}
         self.heads = nn.ModuleDict({name: head for name, head in heads.items() if head is not None})
 
-    def prefix(self) -> Prefix | None:
+    def prefix(self, card: TaskCard, language: str = "") -> Prefix | None:
         """The prefix of a pass, None without a prompt."""
-        return None if self.prompt is None else self.prompt()
+        return None if self.prompt is None else self.prompt(card.answered_by, language)
 
-    def outputs(self, card: TaskCard, input_ids: Tensor, lengths: Tensor, type_ids: Tensor | None = None) -> Tensor:
+    def outputs(
+        self,
+        card: TaskCard,
+        input_ids: Tensor,
+        lengths: Tensor,
+        type_ids: Tensor | None = None,
+        language: str = "",
+    ) -> Tensor:
         """One pass of a homogeneous batch.
 
         Args:
             card: the task of every row.
             input_ids: [rows, seq], padded on the right. lengths: [rows]. type_ids: [rows, seq].
+            language: of every row, for prompts with a part for it.
 
         Returns:
             Classification: logits [rows, labels]. Regression, multiple choice: [rows, 1]. Tagging: [rows, seq, labels].
             Span extraction: logits of begin and end [rows, seq, 2]. Retrieval: unit vectors [rows, hidden].
         """
-        states = self.backbone(input_ids, lengths, type_ids, self.prefix())
+        states = self.backbone(input_ids, lengths, type_ids, self.prefix(card, language))
         if card.kind is Kind.RETRIEVAL:
             return functional.normalize(_mean(states, lengths), dim=-1)
         if card.kind in (Kind.TAGGING, Kind.SPAN):

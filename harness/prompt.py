@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.errors import PolypromptError
-from harness.attention import Prefix
 
 MLP_WIDTH = 512
 """Hidden width of the reparameterisation, as in the authors' code."""
@@ -102,6 +101,14 @@ class DeepPrompt(nn.Module):
         else:
             self.slots = nn.Parameter(start)
 
+    @classmethod
+    def of_states(cls, states: Tensor, layers: tuple[int, ...], gated: bool = False) -> DeepPrompt:
+        """A prompt that begins at given keys and values, [layer, 2, head, slot, head_dim], a gate folded in."""
+        _, _, heads, slots, head_dim = states.shape
+        prompt = cls(layers, heads, slots, head_dim, Init.KV, states)
+        prompt.gated = gated  # the separate softmax remains
+        return prompt
+
     def tensor(self) -> Tensor:
         """Keys and values with MLP and gate folded in, [layer, 2, head, slot, head_dim]."""
         keys_values = self.slots
@@ -113,23 +120,3 @@ class DeepPrompt(nn.Module):
         if self.gate is None:
             return keys_values
         return torch.stack([keys_values[:, 0], keys_values[:, 1] * self.gate], 1)
-
-    def forward(self) -> Prefix:
-        """The prefix for one pass, shared by all rows of the batch."""
-        return Prefix(self.tensor().unsqueeze(2), self.layers, self.gated)
-
-    def fold(self) -> DeepPrompt:
-        """The same prompt without MLP and gate parameters, as it is stored and exported; gives equal outputs."""
-        with torch.no_grad():
-            was_training = self.training
-            folded = stored_prompt(self.eval().tensor(), self.layers, self.gated)
-            self.train(was_training)
-        return folded
-
-
-def stored_prompt(tensor: Tensor, layers: tuple[int, ...], gated: bool) -> DeepPrompt:
-    """A prompt from keys and values as they are stored, [layer, 2, head, slot, head_dim]."""
-    _, _, heads, slots, head_dim = tensor.shape
-    prompt = DeepPrompt(layers, heads, slots, head_dim, Init.KV, tensor)
-    prompt.gated = gated  # the gate is folded into the values; the separate softmax remains
-    return prompt

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers.utils import logging
 
 from benchmarks.errors import PolypromptError, run_command
@@ -25,22 +24,22 @@ from benchmarks.results import (
     write_model,
 )
 from harness import provenance
-from harness.backbone import Backbone, load_backbone
+from harness.backbone import load_backbone
 from harness.checkpoint import Progress
 from harness.config import RunConfig, load_config, make_config, read_settings, save_config
-from harness.data import TaskRows, load_rows
+from harness.data import load_rows
 from harness.device import find_device
 from harness.evaluate import evaluate
 from harness.features import TextEncoder
-from harness.initial import center_regression, token_states
+from harness.initial import make_model, specialised
 from harness.listing import listing, listing_table
-from harness.methods import METHODS, Method, find_method
+from harness.methods import METHODS, find_method
 from harness.model import PromptedModel
-from harness.prompt import DeepPrompt, Init, parse_layers
 from harness.report import score_table
 from harness.screen import Screen
+from harness.sharing import Sharing
 from harness.store import save_weights, trained_parameters
-from harness.train import TaskTraining, encode_training, train
+from harness.train import encode_training, train
 
 OPTIONS = {
     "suite": "suites to learn together, separated by commas",
@@ -53,6 +52,9 @@ OPTIONS = {
     "prompt_layers": 'layers with a prompt: "all", "top:4", "bottom:2", "6-11", "0,2,4-5"',
     "init": "how the prompt begins: kv, normal, zero-gated",
     "prompt_dropout": "dropout on the prompt",
+    "sharing": "how tasks share a prompt: shared, specialise (then each goes on alone), low-rank (a small part each), "
+    "separate (one each)",
+    "rank": "of the small parts of --sharing low-rank",
     "pooling": "what sequence heads read: cls or mean",
     "sampling": "task mixture: proportional, square-root, temperature, uniform",
     "temperature": "of --sampling temperature",
@@ -158,6 +160,12 @@ def execute(config: RunConfig, resume: bool, screen: Screen) -> Results:
         checkpoint = run / "checkpoints" / "last.safetensors"
         identity = _identity(config, hashes)
         progress = train(model, training, config, method, device, checkpoint, identity, screen)
+        if config.sharing is Sharing.SPECIALISE and model.prompt is not None:
+            screen.say("each task goes on alone")
+            model.prompt = specialised(model, training).to(device.torch)
+            checkpoint = checkpoint.with_name("specialise.safetensors")
+            more = train(model, training, config, method, device, checkpoint, f"{identity}-specialise", screen)
+            progress = progress.followed_by(more)
     save_weights(model, run)
     began = time.monotonic()
     records, thresholds = evaluate(run, model, encoder, rows, device, screen)
@@ -171,7 +179,7 @@ def execute(config: RunConfig, resume: bool, screen: Screen) -> Results:
         precision=device.precision,
         method=method.name,
         seed=config.seed,
-        prompt=_prompt_sentence(config, model.prompt),
+        prompt=_prompt_sentence(config, model),
         backbone=backbone.card,
         tasks=[task_rows.task.card for task_rows in rows],
         trainable=trained,
@@ -190,36 +198,9 @@ def execute(config: RunConfig, resume: bool, screen: Screen) -> Results:
     curve = [{"step": step, "loss": loss, "right": right} for step, loss, right in progress.curve]
     write_atomic(run / "curve.json", json.dumps(curve) + "\n")
     write_model(run / "results.json", results)
-    (run / "checkpoints" / "last.safetensors").unlink(missing_ok=True)
+    for checkpoint in (run / "checkpoints").glob("*.safetensors"):
+        checkpoint.unlink()
     return results
-
-
-def make_model(
-    config: RunConfig, method: Method, backbone: Backbone, rows: list[TaskRows], training: list[TaskTraining]
-) -> PromptedModel:
-    """The model as it is before the first step, decided by the seed."""
-    torch.manual_seed(config.seed)
-    prompt = None
-    if method.prompt:
-        layers = parse_layers(config.prompt_layers, backbone.layers)
-        states = None
-        if config.init is Init.KV:
-            features = [feature for task in training for feature in task.features]
-            states = token_states(backbone, features, layers, config.prompt_length, config.seed)
-        prompt = DeepPrompt(
-            layers,
-            backbone.heads,
-            config.prompt_length,
-            backbone.head_dim,
-            config.init,
-            states,
-            config.reparameterise,
-            config.prompt_dropout,
-        )
-    backbone.requires_grad_(method.backbone)
-    model = PromptedModel(backbone, prompt, [task_rows.task.card for task_rows in rows], config.pooling)
-    center_regression(model, training)
-    return model
 
 
 def _is_finished(config: RunConfig, run: Path, resume: bool) -> bool:
@@ -240,12 +221,14 @@ def _identity(config: RunConfig, hashes: dict[str, str]) -> str:
     return f"{config.identity}-{data}"
 
 
-def _prompt_sentence(config: RunConfig, prompt: DeepPrompt | None) -> str:
+def _prompt_sentence(config: RunConfig, model: PromptedModel) -> str:
+    prompt = model.prompt
     if prompt is None:
         return "none"
     made = ", by an MLP" if config.reparameterise else ""
     depth = f"{len(prompt.layers)} layers ({config.prompt_layers})"
-    return f"{config.prompt_length} slots in {depth}, init {config.init}{made}"
+    shared = "" if config.sharing is Sharing.SHARED else f", {config.sharing}"
+    return f"{config.prompt_length} slots in {depth}, init {config.init}{made}{shared}"
 
 
 def main() -> int:

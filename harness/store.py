@@ -15,23 +15,23 @@ from benchmarks.results import Manifest, read_model
 from harness.backbone import load_backbone
 from harness.config import load_config
 from harness.model import PromptedModel
-from harness.prompt import stored_prompt
+from harness.sharing import PromptBank
 
 PROMPT, HEADS, BACKBONE = "prompt.safetensors", "heads.safetensors", "backbone.safetensors"
 
 
 def save_weights(model: PromptedModel, run: Path) -> None:
-    """Write prompt (MLP and gate folded in), heads and, where it was trained, the backbone.
+    """Write prompts (with everything folded in), heads and, where it was trained, the backbone.
 
-    prompt.safetensors holds "prefix" [layer, 2, head, slot, head_dim] and, as metadata "polyprompt", a JSON object with
-    "layers" and "gated".
+    prompt.safetensors holds "prefix" [prompt, layer, 2, head, slot, head_dim] and, as metadata "polyprompt", a JSON
+    object with "layers", "gated" and "rows": which prompt a task has, see `PromptBank`.
     heads.safetensors holds "TASK.weight" [labels, hidden] and "TASK.bias" [labels].
     """
     if model.prompt is not None:
-        folded = model.prompt.fold()
+        bank = model.prompt.fold(model.tasks)
         # one entry: safetensors writes several in an order that changes, and equal runs shall give equal bytes
-        metadata = {"polyprompt": json.dumps({"layers": folded.layers, "gated": folded.gated})}
-        write_atomic(run / PROMPT, save({"prefix": folded.tensor().detach().contiguous().cpu()}, metadata))
+        metadata = {"polyprompt": json.dumps({"layers": bank.layers, "gated": bank.gated, "rows": bank.rows})}
+        write_atomic(run / PROMPT, save({"prefix": bank.bank.contiguous().cpu()}, metadata))
     write_atomic(run / HEADS, save({name: value.cpu() for name, value in model.heads.state_dict().items()}))
     if any(weight.requires_grad for weight in model.backbone.parameters()):
         state = {name: value.contiguous().cpu() for name, value in model.backbone.model.state_dict().items()}
@@ -57,7 +57,7 @@ def load_run(run: Path) -> PromptedModel:
         if (run / PROMPT).exists():
             with safe_open(run / PROMPT, framework="pt") as file:
                 about = json.loads(file.metadata()["polyprompt"])
-                prompt = stored_prompt(file.get_tensor("prefix"), tuple(about["layers"]), about["gated"])
+                prompt = PromptBank(file.get_tensor("prefix"), about["rows"], tuple(about["layers"]), about["gated"])
         model = PromptedModel(backbone, prompt, manifest.tasks, config.pooling)
         model.heads.load_state_dict(load_file(run / HEADS))
         if (run / BACKBONE).exists():

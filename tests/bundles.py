@@ -11,7 +11,7 @@ from exporters.bundle import BundleCard, write_bundle
 from exporters.export import describe, graph_of
 from harness.backbone import Backbone
 from harness.model import Pooling, PromptedModel
-from harness.prompt import stored_prompt
+from harness.sharing import PromptBank
 
 CARDS = [
     TaskCard(name=name, suite="tiny", kind=kind, labels=labels, metrics=("accuracy",), max_length=40, stride=4)
@@ -38,8 +38,8 @@ def tiny_prompted(
     torch.manual_seed(1)
     prompt = None
     if layers:
-        shape = (len(layers), 2, backbone.heads, 5, backbone.head_dim)
-        prompt = stored_prompt(torch.randn(shape), layers, gated)
+        shape = (1, len(layers), 2, backbone.heads, 5, backbone.head_dim)
+        prompt = PromptBank(torch.randn(shape), {"": 0}, layers, gated)
     model = PromptedModel(backbone, prompt, cards, Pooling(pooling))
     for head in model.heads.values():
         torch.nn.init.normal_(head.weight)

@@ -1,12 +1,14 @@
 """One process may compute in several precisions; equal runs leave equal bytes."""
 
+import json
+
 import pytest
 import torch
 from safetensors import safe_open
 
 from harness.device import find_device
 from harness.model import PromptedModel
-from harness.prompt import DeepPrompt
+from harness.sharing import PromptBank
 from harness.store import PROMPT, save_weights
 
 
@@ -22,8 +24,7 @@ def test_two_precisions_in_one_process():
 
 @pytest.mark.parametrize("gated", [False, True])
 def test_a_stored_prompt_has_the_same_bytes_every_time(tmp_path, gated):
-    prompt = DeepPrompt((0, 2), 2, 3, 4)
-    prompt.gated = gated
+    prompt = PromptBank(torch.randn(1, 2, 2, 2, 3, 4), {"": 0}, (0, 2), gated)
     model = PromptedModel(torch.nn.Identity(), prompt, [], "cls")
     written = set()
     for _ in range(20):  # an order that changes would show in one of them: a chance of 1 in 2 ** 19 that it does not
@@ -31,4 +32,6 @@ def test_a_stored_prompt_has_the_same_bytes_every_time(tmp_path, gated):
         written.add((tmp_path / PROMPT).read_bytes())
     assert len(written) == 1
     with safe_open(tmp_path / PROMPT, framework="pt") as file:
-        assert file.metadata() == {"polyprompt": f'{{"layers": [0, 2], "gated": {str(gated).lower()}}}'}
+        about = file.metadata()["polyprompt"]
+        assert file.metadata().keys() == {"polyprompt"}
+        assert json.loads(about) == {"layers": [0, 2], "gated": gated, "rows": {"": 0}}

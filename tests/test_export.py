@@ -20,7 +20,7 @@ from exporters.session import Session
 from harness.backbone import load_backbone
 from harness.config import RunConfig, save_config
 from harness.model import PromptedModel
-from harness.prompt import stored_prompt
+from harness.sharing import PromptBank
 from harness.store import save_weights
 
 CARDS = [task.card for task in find_suite("demo").tasks]
@@ -35,7 +35,8 @@ def make_run(folder: Path, method: str, family: str = "bert") -> Path:
     torch.manual_seed(2)
     prompt = None
     if method == "ptuning-v2":
-        prompt = stored_prompt(torch.randn(2, 2, backbone.heads, 3, backbone.head_dim), (0, 2), False)
+        rows = {"": 0, "demo-topic": 1, "demo-names": 2}  # two tasks with a prompt of their own
+        prompt = PromptBank(torch.randn(3, 2, 2, backbone.heads, 3, backbone.head_dim), rows, (0, 2), False)
     config = RunConfig(suite=["demo"], languages=["en", "de"], backbone=str(source), method=method)
     model = PromptedModel(backbone, prompt, CARDS, config.pooling)
     manifest = tiny_manifest(model, CARDS).model_copy(update={"method": method})
@@ -80,9 +81,9 @@ def test_a_graph_that_differs_is_refused_and_the_old_bundle_stays(
     before = {path.name: path.read_bytes() for path in (run / "export").iterdir()}
 
     def wrong(model: PromptedModel, cards: list) -> object:
-        model.prompt.slots.mul_(1.1)
+        model.prompt.bank.mul_(1.1)
         graph = graph_of(model, cards)
-        model.prompt.slots.div_(1.1)
+        model.prompt.bank.div_(1.1)
         return graph
 
     monkeypatch.setattr(exporters.export, "graph_of", wrong)

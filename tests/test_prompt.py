@@ -9,6 +9,7 @@ from harness.backbone import Backbone
 from harness.features import Feature
 from harness.initial import token_states
 from harness.prompt import DeepPrompt, Init, parse_layers
+from harness.sharing import LowRank, Prompts
 
 HEAD_DIM = HIDDEN // HEADS
 
@@ -48,12 +49,13 @@ def test_folding_keeps_the_outputs(backbone, init, reparameterise):
     if prompt.gate is not None:
         torch.nn.init.normal_(prompt.gate)  # as after training
     ids, lengths = torch.randint(5, 60, (3, 9)), torch.tensor([9, 4, 7])
-    folded = prompt.fold()
-    assert sum(p.numel() for p in folded.parameters()) == 2 * 2 * HIDDEN * 5
+    prompts = Prompts(prompt)
+    bank = prompts.fold(["a", "b"])
+    assert bank.bank.shape == (1, 2, 2, HEADS, 5, HEAD_DIM), "tasks that share a prompt share its row"
     assert prompt.training, "folding must not leave the prompt in evaluation mode"
     with torch.no_grad():
-        expected = backbone(ids, lengths, prefix=prompt.eval()())
-        got = backbone(ids, lengths, prefix=folded.eval()())
+        expected = backbone(ids, lengths, prefix=prompts.eval()("a"))
+        got = backbone(ids, lengths, prefix=bank("b"))
     for row, length in enumerate(lengths):
         torch.testing.assert_close(got[row, :length], expected[row, :length], rtol=0, atol=1e-6)
 
@@ -64,13 +66,13 @@ def test_zero_gated_begins_as_the_bare_backbone_and_a_zero_prefix_does_not(backb
     zeros = DeepPrompt((0, 1, 2), HEADS, 5, HEAD_DIM, Init.KV, torch.zeros(3, 2, HEADS, 5, HEAD_DIM))
     with torch.no_grad():
         bare = backbone(ids, lengths)
-        assert torch.equal(backbone(ids, lengths, prefix=gated()), bare)
-        assert (backbone(ids, lengths, prefix=zeros()) - bare).abs().max() > 1e-2
+        assert torch.equal(backbone(ids, lengths, prefix=Prompts(gated)("t")), bare)
+        assert (backbone(ids, lengths, prefix=Prompts(zeros)("t")) - bare).abs().max() > 1e-2
 
 
 def test_the_gate_learns_although_it_begins_at_zero(backbone):
     prompt = DeepPrompt((1,), HEADS, 5, HEAD_DIM, Init.ZERO_GATED)
-    backbone(torch.randint(5, 60, (2, 9)), torch.tensor([9, 9]), prefix=prompt()).square().sum().backward()
+    backbone(torch.randint(5, 60, (2, 9)), torch.tensor([9, 9]), prefix=Prompts(prompt)("t")).square().sum().backward()
     assert prompt.gate.grad.abs().min() > 0
 
 
@@ -105,3 +107,41 @@ def test_kv_and_reparameterisation_together_begin_near_the_states():
     states = 10 * torch.randn(1, 2, HEADS, 4, HEAD_DIM)
     prompt = DeepPrompt((0,), HEADS, 4, HEAD_DIM, Init.KV, states, reparameterise=True)
     assert torch.nn.functional.cosine_similarity(prompt.tensor().flatten(), states.flatten(), dim=0) > 0.98
+
+
+def test_each_task_and_language_gets_its_own_sum(backbone):
+    """Low rank: shared prompt, part of the task, part of the language, added by hand here."""
+    torch.manual_seed(4)
+    shape = (2, 2, HEADS, 5, HEAD_DIM)
+    parts = {name: LowRank(shape, 2) for name in ("a", "b", "de")}
+    shared = DeepPrompt((0, 2), HEADS, 5, HEAD_DIM)
+    prompts = Prompts(shared, {"a": parts["a"], "b": parts["b"]}, {"de": parts["de"]})
+    assert torch.equal(prompts("a", "de").tensor[:, :, 0], shared.slots), "parts begin at zero"
+    for part in parts.values():
+        torch.nn.init.normal_(part.states)
+
+    def delta(name: str) -> torch.Tensor:
+        part, result = parts[name], torch.zeros(shape)
+        for slot in range(5):
+            flat = sum(part.slots[slot, r] * part.states[r] for r in range(2))
+            result[:, :, :, slot] = flat.view(2, 2, HEADS, HEAD_DIM)
+        return result
+
+    bank = prompts.fold(["a", "b", "untrained"])
+    expected = {
+        ("a", ""): shared.slots + delta("a"),
+        ("a", "de"): shared.slots + delta("a") + delta("de"),
+        ("b", "fr"): shared.slots + delta("b"),
+        ("untrained", ""): shared.slots,
+        ("untrained", "de"): shared.slots + delta("de"),
+    }
+    for (task, language), tensor in expected.items():
+        for made in (prompts(task, language), bank(task, language)):
+            torch.testing.assert_close(made.tensor[:, :, 0], tensor.detach(), rtol=0, atol=1e-6)
+
+
+def test_a_task_without_a_prompt_is_left_alone():
+    prompts = Prompts(None, {"a": DeepPrompt((0,), HEADS, 5, HEAD_DIM)})
+    for made in (prompts, prompts.fold(["a", "retrieval"])):
+        assert made("retrieval") is None
+        assert made("a") is not None

@@ -10,12 +10,21 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from tiny import tiny_model, tiny_tokenizer
 
 from benchmarks.errors import run_command
+from benchmarks.registry import find_task
 from benchmarks.results import Manifest, Results, read_model, read_predictions
 from harness import rescore, run
+from harness.config import load_config
+from harness.data import load_evaluation
+from harness.device import find_device
+from harness.evaluate import predict
+from harness.features import TextEncoder
+from harness.store import load_run
 
 ROOT = Path(__file__).parents[1]
 
@@ -82,7 +91,7 @@ def test_the_run_folder_is_complete(finished):
     assert manifest.thresholds.keys() == {"demo-answers"}
     assert {card.kind for card in manifest.tasks} == set(type(manifest.tasks[0].kind)), "every kind of task"
     prefix = load_file(finished / "prompt.safetensors")["prefix"]
-    assert prefix.shape == (3, 2, 4, 3, 8)
+    assert prefix.shape == (1, 3, 2, 4, 3, 8)
     heads = sum(tensor.numel() for tensor in load_file(finished / "heads.safetensors").values())
     assert manifest.trainable == prefix.numel() + heads
     weights = sum(parameter.numel() for parameter in tiny_model("bert").parameters())
@@ -203,6 +212,30 @@ def test_kill_and_interrupt_lose_nothing(backbone, tmp_path):
     manifest = read_model(tmp_path / "parts" / "x" / "manifest.json", Manifest)
     assert (manifest.steps, manifest.interruptions) == (150, 2)
     assert not checkpoint.exists(), "a finished run needs no checkpoint"
+
+
+@pytest.mark.parametrize(("sharing", "others"), [("specialise", {""}), ("low-rank", {""}), ("separate", set())])
+def test_every_way_to_share_a_prompt(sharing, others, backbone, command, tmp_path):
+    """From the run to predictions that are made again from what is stored."""
+    status, _, error = command(run, *small(backbone, tmp_path, "--sharing", sharing, "--languages", "en"))
+    assert status == 0, error
+    with safe_open(tmp_path / "x" / "prompt.safetensors", framework="pt") as file:
+        bank = file.get_tensor("prefix")
+        named = json.loads(file.metadata()["polyprompt"])["rows"]
+    trained = {"demo-topic", "demo-count", "demo-choice", "demo-names", "demo-answers"}
+    assert trained | others == named.keys()
+    assert len(bank) == len(named)
+    assert not torch.equal(bank[named["demo-topic"]], bank[named["demo-names"]])
+    manifest = read_model(tmp_path / "x" / "manifest.json", Manifest)
+    assert manifest.prompt.endswith(sharing)
+    model, card = load_run(tmp_path / "x"), next(card for card in manifest.tasks if card.name == "demo-topic")
+    stored = read_predictions(tmp_path / "x" / "predictions" / "demo-topic.en.test.jsonl.gz")
+    encoder = TextEncoder(
+        model.backbone.tokenizer, model.backbone.pad_id, model.backbone.token_types, model.backbone.max_positions
+    )
+    split = load_evaluation(load_config(tmp_path / "x" / "config.toml"), find_task("demo-topic"), "en")
+    again = predict(model, encoder, card, split, find_device(manifest.precision))
+    assert [row.value for row in again] == [row.value for row in stored]
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from harness.config import RunConfig
 from harness.data import TaskRows
 from harness.device import find_device
 from harness.features import TextEncoder, pad
+from harness.initial import make_model
 from harness.methods import find_method
-from harness.run import make_model
 from harness.screen import Screen
 from harness.train import encode_training, train
 
@@ -89,7 +89,16 @@ def test_only_what_the_method_names_is_changed(method, tmp_path):
     assert {name.split(".")[0] for name in changed} == expected[method]
 
 
-@pytest.mark.parametrize("settings", [{}, {"reparameterise": True, "prompt_dropout": 0.2}, {"init": "zero-gated"}])
+SETTINGS = [
+    {},
+    {"reparameterise": True, "prompt_dropout": 0.2},
+    {"init": "zero-gated"},
+    {"sharing": "low-rank"},
+    {"sharing": "separate"},
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
 def test_a_broken_off_training_ends_with_the_same_weights(settings, tmp_path):
     """The process 'dies' before step 5, long after its last checkpoint at step 3, and another one goes on."""
 
@@ -119,7 +128,7 @@ def test_a_broken_off_training_ends_with_the_same_weights(settings, tmp_path):
     assert (progress.step, progress.interruptions) == (9, 1)
     for (name, expected), (_, got) in zip(whole.named_parameters(), second.named_parameters(), strict=True):
         assert torch.equal(expected, got), name
-    assert not torch.equal(first.prompt.slots, second.prompt.slots)
+    assert not all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
 def test_checkpoints_that_do_not_fit_are_refused(tmp_path):
@@ -137,7 +146,7 @@ def test_checkpoints_that_do_not_fit_are_refused(tmp_path):
 def test_a_loss_that_is_not_finite_stops_with_advice(tmp_path):
     model, _, _, go = prepare("ptuning-v2", tmp_path)
     with torch.no_grad():
-        model.prompt.slots[0] = float("nan")
+        model.prompt.shared.slots[0] = float("nan")
     with pytest.raises(PolypromptError, match="of task task is nan at step 0: lower --learning-rate"):
         go()
 
