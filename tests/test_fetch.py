@@ -17,12 +17,16 @@ from fake_hub import COMMIT, FakeHub, fake_hub
 
 from benchmarks import data
 from benchmarks import fetch as fetching
-from benchmarks.choice import SplitPlace
+from benchmarks.choice import SplitPlace, split_places
 from benchmarks.errors import PolypromptError
 from benchmarks.fetch import STATE, Outcome, SplitReport, fetch, wanted
+from benchmarks.lock import content, found
+from benchmarks.readers.tables import JsonLines
 from benchmarks.registry import find_task
 from benchmarks.sources import OfficialSource
 from benchmarks.task import Task
+from benchmarks.writers.formats import write
+from benchmarks.writers.rows import Content
 
 ROOT = Path(__file__).parents[1]
 TEXT = datasets.Value("string")
@@ -609,3 +613,53 @@ def test_all_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert fetching.main(["--suite", "glue", "--tasks", "sst2", "--to", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert out.splitlines()[-1].split() == ["glue", "sst2", "3"] and "not fetched:" not in out
+
+
+# Rows of real files are written as the very same bytes, where the hub has all that the files hold.
+SAME_BYTES = {
+    "cola": ["test"],
+    "sst2": ["train", "dev", "test"],
+    "rte": ["train", "dev", "test"],
+    "xnli": ["dev", "test"],
+    "pawsx": ["dev"],
+    "udpos": ["dev"],
+    "panx": ["dev"],
+    "tatoeba": ["test"],
+}
+
+
+@pytest.mark.parametrize("name", SAME_BYTES)
+def test_real_files_come_out_as_they_are(shared: Path, name: str) -> None:
+    task = find_task(name)
+    assert isinstance(task.source, OfficialSource)
+    located = [
+        (place, [path for file in place.files for path in found(shared / "data", file)])
+        for place in split_places(task)
+        if place.split in SAME_BYTES[name]
+    ]
+    there = [(place, paths) for place, paths in located if len(paths) == len(place.files)]
+    assert there
+    for place, paths in there[:3]:
+        reader = task.source.splits[place.split].reader
+        split = task.source.read(task.card, place.split, place.language, shared / "data")
+        texts = write(reader, Content(task.card, place.files, split, [{}] * len(split.examples), None))
+        original = [content(path).replace(b"\r\n", b"\n") for path in paths]
+        assert [text.encode().rstrip(b"\n") for text in texts] == [one.rstrip(b"\n") for one in original]
+
+
+@pytest.mark.parametrize("name", ["boolq", "copa", "multirc", "record", "superglue-rte", "wic", "wsc"])
+def test_records_of_real_files_read_back_equal(shared: Path, tmp_path: Path, name: str) -> None:
+    """The flat records that the hub has, folded into objects again."""
+    task = find_task(name)
+    assert isinstance(task.source, OfficialSource)
+    reader, (file,) = task.source.splits["dev"].reader, task.source.files("dev", "en")
+    assert isinstance(reader, JsonLines)
+    (path,) = found(shared / "data", file)
+    split = reader(task.card, [path])
+    records = [{**record, **record.get("target", {})} for _, record in reader._rows(path)]  # WSC is flat on the hub
+    (text,) = write(reader, Content(task.card, (file,), split, records, reader.row))
+    (tmp_path / "again.jsonl").write_text(text, encoding="utf-8")
+    assert reader(task.card, [tmp_path / "again.jsonl"]) == split
+    objects = [json.loads(line) for line in content(path).decode().splitlines()]
+    kept = {"multirc": {"idx", "passage"}, "record": {"qas", "passage", "idx"}}.get(name, set(objects[0]))
+    assert [kept - set(json.loads(line)) for line in text.splitlines()] == [set()] * len(objects)

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.readers.rows import Row
 from benchmarks.readers.superglue import multirc_answers, record_queries, wsc
 
-_VALUES: Mapping[object, object] = {"True": True, "False": False, "choice1": 0, "choice2": 1}
+_VALUES: Mapping[str, bool | int] = {"True": True, "False": False, "choice1": 0, "choice2": 1}
 
 
 def in_json(record: Row) -> dict[str, Any]:
@@ -52,8 +52,9 @@ def _multirc(answers: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def _multirc_answer(record: Row) -> dict[str, Any]:
-    label = {} if record.get("label") is None else {"label": int(record["label"] == "True")}
-    return {"text": record["answer"], "idx": record["idx"]["answer"], **label}
+    label = record.get("label")  # MultiRC writes truth as a number
+    number = {} if label is None else {"label": int(_VALUES.get(label, label))}
+    return {"text": record["answer"], "idx": record["idx"]["answer"], **number}
 
 
 def _record(queries: Sequence[Row]) -> list[dict[str, Any]]:
