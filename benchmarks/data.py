@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from benchmarks import cache
 from benchmarks.errors import DataError, MissingData, PolypromptError
+from benchmarks.files import sha256
+from benchmarks.readers.rows import Reader
 from benchmarks.records import Split
 from benchmarks.sources import OfficialSource, locate, locate_all
-from benchmarks.task import Source, Task
+from benchmarks.task import Source, Task, TaskCard
 
 Files = Mapping[str, Sequence[str]]
 """Files that replace official ones: "task.split", e.g. "xquad.train" -> paths, relative to the data folder or absolute;
@@ -36,8 +39,29 @@ class FileStatus:
     found: bool
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """A split and what it was read from.
+
+    Attributes:
+        rows: the split.
+        hashes: each file that it was read from -> SHA-256 of its bytes; empty when the rows are generated or come from
+            the hub.
+    """
+
+    rows: Split
+    hashes: Mapping[Path, str]
+
+
 def load(task: Task, split: str, language: str, data_dir: Path | None, files: Files = _NO_FILES) -> Split:
-    """The rows of a split.
+    """The rows of a split; see `load_hashed`."""
+    return load_hashed(task, split, language, data_dir, files).rows
+
+
+def load_hashed(task: Task, split: str, language: str, data_dir: Path | None, files: Files = _NO_FILES) -> Loaded:
+    """The rows of a split and the hashes of its files.
+
+    Rows that a reader of this package made of files are kept in `benchmarks.cache`.
 
     Args:
         task: what to read.
@@ -58,7 +82,13 @@ def load(task: Task, split: str, language: str, data_dir: Path | None, files: Fi
             f"{task.name}: not a task in {language!r}; its languages are {', '.join(_languages(task))}"
         )
     try:
-        rows = source.read(task.card, split, language, data_dir)
+        paths = () if data_dir is None else locate_all(data_dir, source.files(split, language))
+        hashes = {path: sha256(path) for path in paths}
+        # A source of another type may do anything; without files there is nothing to read or to know the rows by.
+        if paths and type(source) is OfficialSource:
+            rows = _read(source.splits[split].reader, task.card, paths, hashes)
+        else:
+            rows = source.read(task.card, split, language, data_dir)
     except MissingData as error:
         raise MissingData(
             f"{task.name}, {split}, {language}: {error}",
@@ -67,9 +97,9 @@ def load(task: Task, split: str, language: str, data_dir: Path | None, files: Fi
     if split == "train":
         for example in rows.examples:
             if example.gold is None:
-                where = ", ".join(map(str, used_files(task, split, language, data_dir, files))) or task.name
+                where = ", ".join(map(str, paths)) or task.name
                 raise DataError(f"{where}: row {example.id!r} has no label; training needs one in every row")
-    return rows
+    return Loaded(rows, hashes)
 
 
 def used_files(
@@ -128,6 +158,18 @@ def folder_of(task: Task, data_dir: Path | None) -> Path | None:
     """The folder in which the files of a task are: its own, else the data folder."""
     own = task.source.folder if isinstance(task.source, OfficialSource) else None
     return own or data_dir
+
+
+def _read(reader: Reader, card: TaskCard, paths: Sequence[Path], hashes: Mapping[Path, str]) -> Split:
+    """The rows of some files, from the cache if they are there."""
+    try:
+        declared = cache.identity(reader)
+    except cache.Unknown:
+        return reader(card, paths)
+    read = [f"{path.name} {hashes[path]}" for path in paths]  # readers look at names: `.gz`, what goes with what
+    code = cache.source_hash(Path(__file__).parent)
+    name = cache.key("split", code, declared, card.model_dump_json(), *read)
+    return cache.through(name, Split, lambda: reader(card, paths))
 
 
 def _languages(task: Task) -> tuple[str, ...]:

@@ -11,7 +11,6 @@ import numpy as np
 
 from benchmarks import data
 from benchmarks.errors import MissingData, PolypromptError
-from benchmarks.files import sha256
 from benchmarks.own.labels import labelled
 from benchmarks.records import Split
 from benchmarks.registry import find_suite, find_task, own_suites
@@ -181,17 +180,15 @@ def _places(config: RunConfig, task: Task, notes: list[str]) -> list[Place]:
 
 
 def _load(config: RunConfig, task: Task, split: str, language: str, hashes: dict[str, str]) -> Split:
-    loaded = data.load(task, split, language, config.data_dir, config.files)
-    used = data.used_files(task, split, language, config.data_dir, config.files)
-    for path in used:
-        digest = sha256(path)
+    loaded = data.load_hashed(task, split, language, config.data_dir, config.files)
+    for path, digest in loaded.hashes.items():
         if hashes.setdefault(_name(task, path, config.data_dir), digest) != digest:
             hashes[str(path)] = digest  # files of one name from several places outside of the folder
-    if not used:
-        digest = hashlib.sha256(repr(loaded).encode("utf-8")).hexdigest()
+    if not loaded.hashes:
+        digest = hashlib.sha256(repr(loaded.rows).encode("utf-8")).hexdigest()
         source = "generated" if not task.source.files(split, language) else "hub"
         hashes[f"{source}:{task.name}.{split}.{language}"] = digest
-    return loaded
+    return loaded.rows
 
 
 def _name(task: Task, path: Path, data_dir: Path | None) -> str:
