@@ -168,7 +168,8 @@ def test_bucc_is_not_on_the_hub() -> None:
 
 
 def test_bucc_threshold_of_dev_decides_on_test() -> None:
-    """By hand: of the dev pairs sorted by cosine, F1 is best where the two right ones above 0.6 are given."""
+    """By hand: of dev's pairs sorted by cosine, F1 is best where the two right ones above 0.6 are given."""
+    assert (BUCC2018.tuned_on, BUCC2018.eval_split) == ("dev", "test")
     dev = [("t1", "t1", 0.9), ("t2", "t2", 0.8), ("t9", "", 0.5), ("t3", "t4", 0.4), ("t5", "t5", 0.1)]
     test = [("t1", "t1", 0.7), ("t2", "", 0.6), ("t3", "t3", 0.66)]
     made = [
