@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,7 +15,9 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import GatedRepoError, HFValidationError, HTTPError, RepositoryNotFoundError
 from tokenizers import Tokenizer
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging
 
 from benchmarks.errors import PolypromptError
@@ -76,6 +79,18 @@ class Backbone(nn.Module):
             heads=config.num_attention_heads,
             hidden=config.hidden_size,
         )
+
+    def checkpoint_activations(self, on: bool) -> None:
+        """Keep only what enters each layer during a pass, and compute the rest again on the way back.
+
+        A layer looks at its own `training` flag; setting it there alone leaves all dropout as it is.
+        """
+        for module in self.model.modules():
+            if isinstance(module, GradientCheckpointingLayer):
+                module.gradient_checkpointing = on
+                module.training = on or module.training
+                # The reentrant kind drops the gradient of the prefix, which arrives by keyword.
+                module._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
 
     @property
     def layers(self) -> int:

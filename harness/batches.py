@@ -42,12 +42,12 @@ class TrainingRows:
         """Batches an epoch."""
         return -(-len(self.units) // self.batch)
 
-    def rows(self, number: int) -> list[int]:
-        """Indices of the rows of batch `number`, counted over epochs."""
+    def rows(self, number: int) -> list[list[int]]:
+        """Indices of the rows of batch `number`, counted over epochs: one list for rows that stay together."""
         epoch, index = divmod(number, self.per_epoch)
         if self._epoch[0] != epoch:
             self._epoch = (epoch, self._batches(epoch))
-        return [row for unit in self._epoch[1][index] for row in self.units[unit]]
+        return [self.units[unit] for unit in self._epoch[1][index]]
 
     def _batches(self, epoch: int) -> list[NDArray[np.int64]]:
         random = np.random.default_rng([*self.seed, epoch])

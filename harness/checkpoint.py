@@ -22,6 +22,8 @@ class Progress(BaseModel):
     Attributes:
         step: steps done. examples: rows seen. seconds: spent in training. interruptions: times it was continued.
         curve: (step, smoothed loss, smoothed share of right answers) every few steps.
+        passes: into how many passes a batch was split for want of memory.
+        selection: (step, score on the rows that select) each time it was measured. best: the step with the best one.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -33,6 +35,9 @@ class Progress(BaseModel):
     loss: float | None = None
     score: float | None = None
     curve: list[tuple[int, float, float]] = []
+    passes: int = 1
+    selection: list[tuple[int, float]] = []
+    best: int | None = None
 
     def followed_by(self, other: Progress) -> Progress:
         """Both trainings as one."""
@@ -42,6 +47,9 @@ class Progress(BaseModel):
                 "examples": self.examples + other.examples,
                 "seconds": self.seconds + other.seconds,
                 "interruptions": self.interruptions + other.interruptions,
+                "passes": max(self.passes, other.passes),
+                "selection": [*self.selection, *((self.step + step, score) for step, score in other.selection)],
+                "best": self.best if other.best is None else self.step + other.best,
                 "curve": [*self.curve, *((self.step + step, loss, score) for step, loss, score in other.curve)],
             }
         )
@@ -56,18 +64,33 @@ def save_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer, progress
     write_atomic(path, save({name: value.contiguous().cpu() for name, value in tensors.items()}, metadata))
 
 
+def save_trained(path: Path, model: nn.Module, identity: str) -> None:
+    """Write the trained weights alone, atomically."""
+    tensors = {name: weight.detach().contiguous().cpu() for name, weight in _trained(model).items()}
+    write_atomic(path, save(tensors, {"identity": identity}))
+
+
+def load_trained(path: Path, model: nn.Module, identity: str) -> None:
+    """Put weights of `save_trained` back.
+
+    Raises:
+        PolypromptError: absent, damaged, or of a run with other settings.
+    """
+    metadata, tensors = _read(path)
+    if metadata["identity"] != identity:
+        raise PolypromptError(f"{path}: belongs to a run with other settings or data; choose another --name")
+    with torch.no_grad():
+        for name, weight in _trained(model).items():
+            weight.copy_(tensors[name])
+
+
 def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer, identity: str) -> Progress:
     """Put weights and optimiser state back.
 
     Raises:
         PolypromptError: damaged, or of a run with other settings.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (OSError, SafetensorError) as error:
-        raise PolypromptError(f"{path}: damaged checkpoint ({error}); remove it to train from the start") from None
+    metadata, tensors = _read(path)
     if metadata["identity"] != identity:
         raise PolypromptError(f"{path}: belongs to a run with other settings or data; choose another --name")
     with torch.no_grad():
@@ -82,6 +105,15 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer, identity
     progress = Progress.model_validate(json.loads(metadata["progress"]))
     progress.interruptions += 1
     return progress
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            return file.metadata(), tensors
+    except (OSError, SafetensorError) as error:
+        raise PolypromptError(f"{path}: damaged checkpoint ({error}); remove it to train from the start") from None
 
 
 def _trained(model: nn.Module) -> dict[str, nn.Parameter]:

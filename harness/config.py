@@ -45,6 +45,9 @@ class RunConfig(BaseModel):
         data_dir: folder with the official files; None: the hub.
         files: "task.split" -> files read in place of the official ones.
         skip_missing: leave out tasks and languages whose files are missing.
+        micro_batch: at most so many examples of a batch in one pass; the result does not depend on it.
+        checkpoint_activations: compute hidden states again on the way back in place of keeping them.
+        patience: stop after so many epochs that bring nothing better; needs a selection.
         checkpoint_seconds: time between checkpoints.
         out: folder of runs. name: folder of this run in it; None: made from the settings.
     """
@@ -81,6 +84,9 @@ class RunConfig(BaseModel):
     data_dir: Path | None = None
     files: dict[str, list[str]] = {}
     skip_missing: bool = False
+    micro_batch: Positive | None = None
+    checkpoint_activations: bool = False
+    patience: Positive | None = None
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0
     out: Path = Path("runs")
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None

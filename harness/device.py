@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.features import Rows
 
@@ -44,6 +45,31 @@ class Device:
             torch.from_numpy(array).to(self.torch) for array in (rows.input_ids, rows.lengths, rows.type_ids)
         )
         return ids, lengths, types
+
+    @property
+    def rank(self) -> int:
+        """Number of this process among those that train together."""
+        return self.accelerator.process_index
+
+    @property
+    def world(self) -> int:
+        """How many processes train together."""
+        return self.accelerator.num_processes
+
+    def sum(self, number: float) -> float:
+        """The sum of a number over all processes."""
+        if self.world == 1:
+            return number
+        return float(self.accelerator.reduce(torch.tensor(number, dtype=torch.float64, device=self.torch)))
+
+    def sum_gradients(self, weights: Sequence[nn.Parameter]) -> None:
+        """Replace each gradient by its sum over all processes, in one message: few parameters are trained."""
+        if self.world == 1:
+            return
+        flat = torch.cat([(torch.zeros_like(w) if w.grad is None else w.grad).flatten() for w in weights])
+        total = self.accelerator.reduce(flat)
+        for weight, part in zip(weights, total.split([w.numel() for w in weights]), strict=True):
+            weight.grad = part.view_as(weight)
 
     def autocast(self) -> torch.autocast:
         """A block in which the precision holds."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import TypeVar
 
@@ -100,8 +101,28 @@ def collate(card: TaskCard, features: Sequence[Feature], targets: Sequence[Targe
     return torch.tensor(np.array(targets), dtype=torch.float32 if card.kind is Kind.REGRESSION else torch.int64)
 
 
-def loss_and_hits(card: TaskCard, outputs: Tensor, targets: Tensor, lengths: Tensor) -> tuple[Tensor, float | None]:
-    """The loss of a batch, and the share of it that is right.
+@dataclass(frozen=True)
+class Loss:
+    """What a pass over some rows of a batch lost.
+
+    Attributes:
+        total: sum over what was counted, a scalar with gradients.
+        right: how many of them are right, None for regression.
+    """
+
+    total: Tensor
+    right: int | None
+
+
+def count(card: TaskCard, targets: Tensor) -> int:
+    """Over how many the loss of a batch is the mean: examples, words, numbers; for spans begins and ends."""
+    if card.kind is Kind.CHOICE:
+        return len(targets)
+    return int((targets != IGNORED).sum()) if card.kind is Kind.TAGGING else targets.numel()
+
+
+def loss_of(card: TaskCard, outputs: Tensor, targets: Tensor, lengths: Tensor) -> Loss:
+    """The loss of some rows.
 
     Args:
         card: the task.
@@ -110,28 +131,25 @@ def loss_and_hits(card: TaskCard, outputs: Tensor, targets: Tensor, lengths: Ten
         lengths: real pieces a row, [rows].
 
     Returns:
-        Mean cross-entropy (regression: mean squared error; spans: mean over begin and end; several right choices: of
-        the probability of any of them), and the share of labels, words or whole spans that are right, None for
-        regression.
+        Sum of cross-entropies (regression: of squared errors; several right choices: of any of them), and how many
+        labels, words or whole spans are right.
     """
     outputs = outputs.float()
     if card.kind is Kind.REGRESSION:
-        return functional.mse_loss(outputs[:, 0], targets), None
+        return Loss(functional.mse_loss(outputs[:, 0], targets, reduction="sum"), None)
     if card.kind is Kind.CHOICE:  # outputs of an example's choices stand one behind the other, row by row
         logits = outputs.new_full(targets.shape, -torch.inf).masked_scatter(targets != IGNORED, outputs[:, 0])
-        right = logits.masked_fill(targets != 1, -torch.inf)
-        loss = (logits.logsumexp(-1) - right.logsumexp(-1)).mean()
+        accepted = logits.masked_fill(targets != 1, -torch.inf)
         chosen = logits.detach().argmax(-1, keepdim=True)
-        return loss, float((targets.gather(-1, chosen) == 1).float().mean())
-    if card.kind is Kind.TAGGING:
-        logits, targets = outputs.flatten(0, 1), targets.flatten()
-    elif card.kind is Kind.SPAN:
+        return Loss((logits.logsumexp(-1) - accepted.logsumexp(-1)).sum(), int((targets.gather(-1, chosen) == 1).sum()))
+    if card.kind is Kind.SPAN:
         padding = torch.arange(outputs.shape[1], device=outputs.device) >= lengths[:, None]
         logits = outputs.masked_fill(padding[..., None], torch.finfo(outputs.dtype).min).transpose(1, 2)
         right = (logits.detach().argmax(-1) == targets).all(-1)
-        return functional.cross_entropy(logits.flatten(0, 1), targets.flatten()), float(right.float().mean())
-    else:
-        logits = outputs
-    counted = targets != IGNORED
-    right = (logits.detach().argmax(-1) == targets)[counted]
-    return functional.cross_entropy(logits, targets, ignore_index=IGNORED), float(right.float().mean())
+        return Loss(
+            functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum"), int(right.sum())
+        )
+    if card.kind is Kind.TAGGING:
+        outputs, targets = outputs.flatten(0, 1), targets.flatten()
+    right = outputs.detach().argmax(-1) == targets  # never where it is ignored
+    return Loss(functional.cross_entropy(outputs, targets, ignore_index=IGNORED, reduction="sum"), int(right.sum()))

@@ -62,6 +62,8 @@ OPTIONS = {
     "max_steps": "stop after so many steps",
     "splits": "splits to predict, such as dev,test; default: the reported one of each task",
     "batch": "examples a step",
+    "micro_batch": "at most so many examples of a batch in one pass, where memory is small",
+    "patience": "stop after so many epochs that bring nothing better on the rows that select",
     "learning_rate": "of AdamW; default: the method's",
     "weight_decay": "of AdamW; default: the method's",
     "max_train": "at most so many training examples a task",
@@ -75,6 +77,7 @@ OPTIONS = {
 }
 LISTS = ("suite", "tasks", "languages", "task_file", "splits")
 SWITCHES = {
+    "checkpoint_activations": "compute hidden states again on the way back: less memory, more time",
     "reparameterise": "make the prompt by an MLP, which is folded away afterwards",
     "skip_missing": "go on without the tasks and languages whose files are missing",
 }

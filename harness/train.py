@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from benchmarks.errors import PolypromptError
 from benchmarks.task import Kind, Task
 from harness.batches import TrainingRows
-from harness.checkpoint import Progress, load_checkpoint, save_checkpoint
+from harness.checkpoint import Progress, load_checkpoint, load_trained, save_checkpoint, save_trained
 from harness.config import RunConfig
 from harness.data import TaskRows
 from harness.device import Device
@@ -24,7 +25,7 @@ from harness.features import Feature, TextEncoder, pad
 from harness.methods import Method
 from harness.mixture import schedule, shares
 from harness.model import PromptedModel
-from harness.objectives import Target, collate, loss_and_hits, make_targets
+from harness.objectives import Target, collate, count, loss_of, make_targets
 from harness.screen import Screen
 
 CURVE_STEPS = 20
@@ -68,19 +69,21 @@ def encode_training(rows: list[TaskRows], encoder: TextEncoder, batch: int, seed
 
 def train(
     model: PromptedModel,
-    tasks: list[TaskTraining],
+    tasks: Sequence[TaskTraining],
     config: RunConfig,
     method: Method,
     device: Device,
     checkpoint: Path,
     identity: str,
     screen: Screen,
+    validate: Callable[[], float] | None = None,
     on_step: Callable[[int], None] = lambda step: None,
 ) -> Progress:
     """Train what has `requires_grad`, from the start or from a checkpoint.
 
     Every step is a function of its number and the seed alone (task, batch, dropout), so a continued training is
-    bit-identical to one that was never interrupted.
+    bit-identical to one that was never interrupted. Processes that train together take their parts of each batch; the
+    gradient is that of the whole batch.
 
     Args:
         model: on its device. tasks: encoded rows. config: steps, rates, sampling. method: defaults of rates.
@@ -88,40 +91,40 @@ def train(
         checkpoint: file of the checkpoint; used when it is there.
         identity: of settings and data; a checkpoint with another one is refused.
         screen: shows progress.
+        validate: measures the model as it is, higher is better; asked after each epoch. The weights with the best
+            score (the first of equals) are what the model has in the end. None: those of the last step.
         on_step: called before each step with its number, for tests.
 
     Raises:
         Interrupted: after a signal; a checkpoint was written.
-        PolypromptError: the loss is not finite.
+        PolypromptError: the loss is not finite, or memory is too small for a single row.
     """
     sizes = [len(task.batches) for task in tasks]
-    share = shares(sizes, config.sampling, config.temperature)
     steps = total_steps(config, method, tasks)
-    order = schedule(share, steps, config.seed)
+    epoch = sum(task.batches.per_epoch for task in tasks)
+    order = schedule(shares(sizes, config.sampling, config.temperature), steps, config.seed)
     rate = config.learning_rate or method.learning_rate
     optimizer = torch.optim.AdamW(_groups(model, config, method), lr=rate)
     trained = [weight for weight in model.parameters() if weight.requires_grad]
-    progress = Progress()
-    if checkpoint.exists():
-        progress = load_checkpoint(checkpoint, model, optimizer, identity)
+    progress = load_checkpoint(checkpoint, model, optimizer, identity) if checkpoint.exists() else Progress()
+    best = checkpoint.with_name("best.safetensors")
     drawn = [int((order[: progress.step] == number).sum()) for number in range(len(tasks))]
-    _set_mode(model, method)
+    _set_mode(model, method, config)
     began, saved = time.monotonic() - progress.seconds, time.monotonic()
     with screen.bar("train", steps, progress.step) as bar, _signals() as asked:
-        for step in range(progress.step, steps):
+        while progress.step < steps and not _is_stale(progress, config):
+            step = progress.step
             on_step(step)
             task = tasks[order[step]]
             batch = task.batches.rows(drawn[order[step]])
             drawn[order[step]] += 1
-            torch.manual_seed(config.seed * 1_000_003 + step)
-            with device.autocast():
-                loss, hits = _loss(model, task, batch, device)
-            if not torch.isfinite(loss):
+            loss, right = _backward(model, task, batch, config, device, progress, step)
+            if not math.isfinite(loss):
                 raise PolypromptError(
-                    f"the loss of task {task.task.name} is {loss.item()} at step {step}: lower --learning-rate "
+                    f"the loss of task {task.task.name} is {loss} at step {step}: lower --learning-rate "
                     f"(it was {rate}); the last checkpoint is kept"
                 )
-            device.accelerator.backward(loss)
+            device.sum_gradients(trained)
             nn.utils.clip_grad_norm_(trained, 1.0)
             for group in optimizer.param_groups:
                 group["lr"] = rate * (1 - step / steps)  # linear decay; from the step alone, nothing to store
@@ -129,41 +132,151 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             progress.step = step + 1
             progress.examples += len(batch)
-            progress.loss = _smooth(progress.loss, loss.item())
-            if hits is not None:
-                progress.score = _smooth(progress.score, hits)
-            if progress.step % CURVE_STEPS == 0 or progress.step == steps:
+            progress.loss = _smooth(progress.loss, loss)
+            if right is not None:
+                progress.score = _smooth(progress.score, right)
+            done = progress.step == steps
+            if progress.step % CURVE_STEPS == 0 or done:
                 progress.curve.append((progress.step, round(progress.loss, 5), round(progress.score or 0.0, 5)))
+            measured = validate is not None and (progress.step % epoch == 0 or done)
+            if measured:
+                _measure(model, progress, validate, best, identity, device)
+                _set_mode(model, method, config)
             bar.step(f"loss {progress.loss:.3f}, right {100 * (progress.score or 0):.1f} %")
-            if asked() or progress.step == steps or time.monotonic() - saved > config.checkpoint_seconds:
+            if asked() or done or measured or time.monotonic() - saved > config.checkpoint_seconds:
                 progress.seconds = time.monotonic() - began
-                save_checkpoint(checkpoint, model, optimizer, progress, identity)
+                _save(checkpoint, model, optimizer, progress, identity, device, screen)
                 saved = time.monotonic()
                 if asked():
                     raise Interrupted
+    if progress.best is not None and progress.best != progress.step:
+        load_trained(best, model, identity)
     model.eval()
     return progress
 
 
-def total_steps(config: RunConfig, method: Method, tasks: list[TaskTraining]) -> int:
+def total_steps(config: RunConfig, method: Method, tasks: Sequence[TaskTraining]) -> int:
     """Steps of a training: the epochs asked for, in the mean over all rows, or `max_steps` if that is less."""
     epochs = config.epochs or method.epochs
     steps = max(1, round(epochs * sum(task.batches.per_epoch for task in tasks)))
     return min(steps, config.max_steps or steps)
 
 
-def _loss(model: PromptedModel, task: TaskTraining, batch: list[int], device: Device) -> tuple[Tensor, float | None]:
-    card = task.task.card
-    features = [task.features[row] for row in batch]
+def _backward(
+    model: PromptedModel,
+    task: TaskTraining,
+    batch: Sequence[list[int]],
+    config: RunConfig,
+    device: Device,
+    progress: Progress,
+    step: int,
+) -> tuple[float, float | None]:
+    """Put the gradient of a batch's mean loss in place.
+
+    Returns:
+        The mean loss of the whole batch, and the share of it that is right (None for regression).
+    """
+    card, mine = task.task.card, batch[device.rank :: device.world]
+    targets = [target for unit in mine for target in (task.targets[row] for row in unit)]
+    features = [task.features[row] for unit in mine for row in unit]
+    counted = device.sum(count(card, collate(card, features, targets, max(map(len, features)))) if mine else 0)
+    asked = -(-len(mine) // config.micro_batch) if config.micro_batch else 1
+    while True:
+        parts = _parts(mine, max(asked, progress.passes))
+        torch.manual_seed(config.seed * 1_000_003 + step)
+        try:
+            losses = [_pass(model, task, part, counted, device) for part in parts]
+            break
+        except (MemoryError, RuntimeError) as error:
+            if not _is_memory(error):
+                raise
+            if len(parts) == len(mine):
+                raise PolypromptError(
+                    f"task {card.name}: memory is too small for one row of {max(map(len, features))} pieces; "
+                    "try --checkpoint-activations or a smaller --prompt-length; the last checkpoint is kept"
+                ) from None
+        progress.passes = 2 * len(parts)
+        model.zero_grad(set_to_none=True)
+        if device.torch.type == "cuda":
+            torch.cuda.empty_cache()
+    total = device.sum(sum(loss for loss, _ in losses))
+    if card.kind is Kind.REGRESSION:
+        return total / counted, None
+    answers = counted / 2 if card.kind is Kind.SPAN else counted
+    return total / counted, device.sum(sum(right or 0 for _, right in losses)) / answers
+
+
+def _pass(
+    model: PromptedModel, task: TaskTraining, part: Sequence[list[int]], counted: float, device: Device
+) -> tuple[float, int | None]:
+    """One pass forward and back; its share of the gradient of the mean over all that is counted in the batch."""
+    card, rows = task.task.card, [row for unit in part for row in unit]
+    features = [task.features[row] for row in rows]
     ids, lengths, types = device.tensors(pad(features, model.backbone.pad_id))
-    targets = collate(card, features, [task.targets[row] for row in batch], ids.shape[1]).to(device.torch)
-    return loss_and_hits(card, model.outputs(card, ids, lengths, types), targets, lengths)
+    targets = collate(card, features, [task.targets[row] for row in rows], ids.shape[1]).to(device.torch)
+    with device.autocast():
+        outputs = model.outputs(card, ids, lengths, types, card.train_language or "")
+        loss = loss_of(card, outputs, targets, lengths)
+    (loss.total / counted).backward()
+    return loss.total.item(), loss.right
 
 
-def _set_mode(model: PromptedModel, method: Method) -> None:
+def _parts(units: Sequence[list[int]], count: int) -> list[Sequence[list[int]]]:
+    """About equal parts of a batch, none of them empty."""
+    size = -(-len(units) // min(count, len(units))) if units else 1
+    return [units[start : start + size] for start in range(0, len(units), size)]
+
+
+def _is_memory(error: BaseException) -> bool:
+    """Whether memory ran out: on a GPU torch has an exception for it, on a CPU a sentence."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return any(words in str(error) for words in ("can't allocate memory", "not enough memory", "out of memory"))
+
+
+def _measure(
+    model: PromptedModel, progress: Progress, validate: Callable[[], float], best: Path, identity: str, device: Device
+) -> None:
+    """Ask how good the model is now, and keep its weights when it never was better."""
+    score = validate()
+    progress.selection.append((progress.step, score))
+    if progress.best is None or score > max(old for _, old in progress.selection[:-1]):
+        progress.best = progress.step
+        if device.rank == 0:
+            save_trained(best, model, identity)
+        device.accelerator.wait_for_everyone()
+
+
+def _is_stale(progress: Progress, config: RunConfig) -> bool:
+    """Whether the last `patience` measurements brought nothing better."""
+    if config.patience is None or progress.best is None:
+        return False
+    return sum(step > progress.best for step, _ in progress.selection) >= config.patience
+
+
+def _save(
+    path: Path,
+    model: PromptedModel,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    identity: str,
+    device: Device,
+    screen: Screen,
+) -> None:
+    """Write a checkpoint; a disk that is full does not end a training that may find room later."""
+    if device.rank:
+        return
+    try:
+        save_checkpoint(path, model, optimizer, progress, identity)
+    except OSError as error:
+        screen.say(f"{path}: not written ({error.strerror}); training goes on, the checkpoint before it is kept")
+
+
+def _set_mode(model: PromptedModel, method: Method, config: RunConfig) -> None:
     """Dropout on what is trained. A frozen encoder computes as it will when it is deployed."""
     model.train()
     model.backbone.train(method.backbone)
+    model.backbone.checkpoint_activations(config.checkpoint_activations)
 
 
 def _groups(model: PromptedModel, config: RunConfig, method: Method) -> list[Mapping[str, object]]:

@@ -14,8 +14,8 @@ from harness.data import load_rows
 from harness.device import find_device
 from harness.evaluate import predict
 from harness.features import TextEncoder
+from harness.initial import make_model
 from harness.methods import find_method
-from harness.run import make_model
 from harness.screen import Screen
 from harness.train import encode_training, train
 
@@ -52,7 +52,9 @@ def scored(tmp_path_factory):
     def scores(change=lambda split: split):
         made = {}
         for task_rows in rows:
-            predictions = predict(model, encoder, task_rows.task.card, change(task_rows.evaluation["test", "en"]), device)
+            predictions = predict(
+                model, encoder, task_rows.task.card, change(task_rows.evaluation["test", "en"]), device
+            )
             made[task_rows.task.name] = (next(iter(score(task_rows.task.card, predictions).values())), predictions)
         return made
 

@@ -9,7 +9,7 @@ import torch
 from benchmarks.records import Answer, Example
 from benchmarks.task import Kind, TaskCard
 from harness.features import Feature
-from harness.objectives import IGNORED, collate, loss_and_hits, make_targets
+from harness.objectives import IGNORED, collate, count, loss_of, make_targets
 
 CHOICE = TaskCard(name="t", suite="s", kind=Kind.CHOICE, metrics=("accuracy",))
 
@@ -32,12 +32,13 @@ def test_choices_of_different_numbers_with_several_right_ones():
     assert matrix.tolist() == [[0, 1, pad, pad], [0, 1, 0, 1], [1, pad, pad, pad]]
     logits = [0.3, -1.2, 2.0, 0.5, 0.1, 1.0, -4.0]
     outputs = torch.tensor(logits, requires_grad=True)
-    loss, hits = loss_and_hits(CHOICE, outputs[:, None], matrix, torch.full((7,), 3))
+    loss = loss_of(CHOICE, outputs[:, None], matrix, torch.full((7,), 3))
     e = [math.exp(value) for value in logits]
     first = -math.log(e[1] / (e[0] + e[1]))
     second = -math.log((e[3] + e[5]) / (e[2] + e[3] + e[4] + e[5]))
-    assert float(loss.detach()) == pytest.approx((first + second + 0) / 3, rel=1e-6)
-    assert hits == pytest.approx(1 / 3), "the first and the second choose a wrong one"
-    loss.backward()
+    assert count(CHOICE, matrix) == 3
+    assert float(loss.total.detach()) == pytest.approx(first + second + 0, rel=1e-6)
+    assert loss.right == 1, "the first and the second choose a wrong one"
+    loss.total.backward()
     assert torch.isfinite(outputs.grad).all()
-    assert float(outputs.grad[0]) == pytest.approx(e[0] / (e[0] + e[1]) / 3, rel=1e-5)
+    assert float(outputs.grad[0]) == pytest.approx(e[0] / (e[0] + e[1]), rel=1e-5)

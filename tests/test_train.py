@@ -1,9 +1,12 @@
 """The training loop, beside one written out with the formulas of the papers."""
 
+import errno
+
 import pytest
 import torch
 from tiny import tiny_model, tiny_tokenizer
 
+import harness.checkpoint
 from benchmarks.errors import PolypromptError
 from benchmarks.records import Example, Split
 from benchmarks.task import Kind, Task, TaskCard
@@ -15,6 +18,7 @@ from harness.device import find_device
 from harness.features import TextEncoder, pad
 from harness.initial import make_model
 from harness.methods import find_method
+from harness.model import PromptedModel
 from harness.screen import Screen
 from harness.train import encode_training, train
 
@@ -61,7 +65,7 @@ def test_probe_ends_where_a_hand_written_loop_ends(tmp_path):
     go()
     moments = [torch.zeros_like(weight), torch.zeros_like(weight), torch.zeros_like(bias), torch.zeros_like(bias)]
     for step in range(9):
-        batch = training[0].batches.rows(step)
+        batch = [row for unit in training[0].batches.rows(step) for row in unit]
         rows = pad([training[0].features[row] for row in batch], 0)
         lengths = torch.from_numpy(rows.lengths)
         with torch.no_grad():
@@ -157,3 +161,110 @@ def test_learning_happens(tmp_path):
     progress = go()
     print(progress.curve)
     assert progress.curve[-1][2] > 0.8
+
+
+def weights_after(tmp_path, method="ptuning-v2", more=None, **settings):
+    model, _, _, go = prepare(method, tmp_path, **settings)
+    progress = go(**(more or {}))
+    return [weight.detach().clone() for weight in model.parameters() if weight.requires_grad], progress, model
+
+
+def close(first, second, atol=1e-6):
+    for one, other in zip(first, second, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"micro_batch": 1}, {"micro_batch": 3}, {"checkpoint_activations": True}, {"method": "fine-tune"}]
+)
+def test_passes_and_recomputation_leave_the_result_alone(settings, tmp_path):
+    method = settings.pop("method", "ptuning-v2")
+    if method == "fine-tune":
+        settings = {"checkpoint_activations": True}
+    plain, _, _ = weights_after(tmp_path / "plain", method)
+    other, _, _ = weights_after(tmp_path / "other", method, **settings)
+    close(plain, other, 2e-5)
+
+
+def test_activations_are_computed_again(tmp_path):
+    """The layers' forward runs twice a step, and dropout stays off in a frozen encoder."""
+    runs = []
+    for on in (False, True):
+        model, _, _, go = prepare("ptuning-v2", tmp_path / str(on), checkpoint_activations=on, max_steps=1)
+        calls = []
+        model.backbone.model.encoder.layer[1].attention.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        go()
+        runs.append(len(calls))
+        assert not model.backbone.model.encoder.layer[1].output.dropout.training
+    assert runs == [1, 2]
+
+
+def test_a_batch_that_is_too_large_for_memory_is_split(tmp_path, monkeypatch):
+    plain, _, _ = weights_after(tmp_path / "plain")
+    forward = PromptedModel.outputs
+    refused = []
+
+    def outputs(self, card, input_ids, *more):
+        if len(input_ids) > 1:
+            refused.append(len(input_ids))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, card, input_ids, *more)
+
+    monkeypatch.setattr(PromptedModel, "outputs", outputs)
+    split, progress, _ = weights_after(tmp_path / "split")
+    close(plain, split)
+    assert refused == [4, 2], "found out once, then remembered"
+    assert progress.passes == 4
+    monkeypatch.setattr(PromptedModel, "outputs", lambda *_: (_ for _ in ()).throw(MemoryError()))
+    with pytest.raises(PolypromptError, match="memory is too small for one row"):
+        weights_after(tmp_path / "none")
+    monkeypatch.setattr(PromptedModel, "outputs", lambda *_: (_ for _ in ()).throw(RuntimeError("shapes differ")))
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        weights_after(tmp_path / "other")
+
+
+def test_a_full_disk_does_not_end_a_training(tmp_path, monkeypatch, capsys):
+    plain, _, _ = weights_after(tmp_path / "plain")
+    write, full = harness.checkpoint.write_atomic, []
+
+    def write_or_fail(path, content):
+        full.append(path)
+        if len(full) < 4:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write(path, content)
+
+    monkeypatch.setattr(harness.checkpoint, "write_atomic", write_or_fail)
+    model, _, _, _ = prepare("ptuning-v2", tmp_path / "full", checkpoint_seconds=1e-9)
+    model, training, config, _ = prepare("ptuning-v2", tmp_path / "full", checkpoint_seconds=1e-9)
+    device, method = find_device("fp32"), find_method("ptuning-v2")
+    train(model, training, config, method, device, tmp_path / "full" / "c", "id", Screen())
+    close(plain, [weight for weight in model.parameters() if weight.requires_grad], 0)
+    assert capsys.readouterr().err.count("No space left on device") == 3
+    assert (tmp_path / "full" / "c").exists()
+
+
+def test_the_best_measured_weights_are_kept(tmp_path):
+    """Epochs of 6 steps; the second of four measures best, and a tie does not replace it."""
+    seen = []
+
+    def prepared(folder, **settings):
+        model, _, _, go = prepare("ptuning-v2", tmp_path / folder, max_steps=None, epochs=4, **settings)
+        answers = iter([1.0, 3.0, 3.0, 2.0])
+
+        def validate():
+            seen.append([weight.detach().clone() for weight in model.parameters() if weight.requires_grad])
+            return next(answers)
+
+        return model, go, validate
+
+    model, go, validate = prepared("a")
+    progress = go(validate=validate)
+    assert progress.selection == [(6, 1.0), (12, 3.0), (18, 3.0), (24, 2.0)]
+    assert progress.best == 12
+    close([weight for weight in model.parameters() if weight.requires_grad], seen[1], 0)
+    assert not torch.equal(seen[1][0], seen[3][0])
+
+    model, go, validate = prepared("b", patience=1)
+    progress = go(validate=validate)
+    assert (progress.step, progress.best) == (18, 12), "stopped after one epoch that brought nothing better"
+    close([weight for weight in model.parameters() if weight.requires_grad], seen[1], 0)
