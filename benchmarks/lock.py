@@ -106,7 +106,7 @@ class Dataset(BaseModel):
     Attributes:
         title, url, licence: as in the task.
         hub: its datasets on the Hugging Face hub.
-        redistribution: whether the licence lets the files be passed on; "unclear" where no licence is stated.
+        redistribution: whether the licence lets the files be passed on; "unclear" where none is stated, or it differs.
         origins: where the measured files came from.
         left_out: pattern of paths -> why what lies there is not the official file.
         files: path in the official layout, without .gz -> what is known of it.

