@@ -457,6 +457,16 @@ def test_rows_of_a_group_are_drawn_together() -> None:
     assert np.allclose([2 * found.low, 2 * found.high], expected, atol=1.5)
 
 
+def test_ranks_are_of_rows() -> None:
+    """Grouped numbers are no sums over groups: each resample is given to the scorer."""
+    card = next(card for card in GLUE if card.kind is Kind.REGRESSION)
+    rows = [replace(row, group=str(number // 2)) for number, row in enumerate(draw(card, "en", 0.6, 1, 40))]
+    kept = rows_of(rows, card, "spearman", lambda part: score(card, part)["spearman"])
+    assert kept.budget < 10**6
+    counts = np.array([[2.0] * 10 + [0.0] * 10])
+    assert np.allclose(kept.score(kept.values, counts), score(card, rows[:20])["spearman"])
+
+
 def test_rows_that_a_metric_does_not_count() -> None:
     """Exact match over the questions that have an answer: the others are drawn too, and count in no resample."""
     card = TaskCard(name="half", suite="own", kind=Kind.SPAN, metrics=("em_answerable",), no_answer=True)

@@ -106,7 +106,16 @@ LAYOUTS: list[tuple[Task, str, str, list[Json], tuple[Example, ...]]] = [
     (CB, "train", "CB/train", [PAIR_ROW], (Example("5", "P.", "H.", label="neutral"),)),
     (CB, "test", "CB/test", [without(PAIR_ROW, "label")], (Example("5", "P.", "H."),)),
     (RTE, "dev", "RTE/val", [RTE_ROW], (Example("5", "P.", "H.", label="not_entailment"),)),
-    (WIC, "dev", "WiC/val", [WIC_ROW], (Example("9", "go: I went home.", "go: It doesn't go.", label="False"),)),
+    (
+        WIC,
+        "dev",
+        "WiC/val",
+        [WIC_ROW, WIC_ROW | {"idx": 10, "word": "do", "start2": 3, "end2": 7, "label": True}],  # "does" of "doesn't"
+        (
+            Example("9", "go: I went home.", "go: It doesn't go.", label="False"),
+            Example("10", "do: I went home.", "do: It doesn't go.", label="True"),
+        ),
+    ),
     (
         WIC,
         "test",
