@@ -1,0 +1,1 @@
+"""The formats in which benchmarks take predictions: a declaration each, for `python -m benchmarks.submit`."""
