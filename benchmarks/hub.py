@@ -98,12 +98,13 @@ class Hub:
         from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
         try:
-            return HfApi().dataset_info(self.dataset, revision=self.revision, timeout=_PATIENCE).sha
+            commit: str | None = HfApi().dataset_info(self.dataset, revision=self.revision, timeout=_PATIENCE).sha
         except (RepositoryNotFoundError, RevisionNotFoundError):
             raise MissingData(f"hub:{self.dataset}: there is no such dataset, or it is not shown to you") from None
         except Exception as error:  # as above
             reason = str(error).partition("\n")[0]
             raise Unreachable(f"the hub cannot be reached ({reason})") from None
+        return commit
 
 
 def _rows(table: Any, name: str) -> Iterator[tuple[str, Row]]:
