@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tabulate import tabulate
 
 from benchmarks.choice import SplitPlace, chosen_tasks, comma_list, split_places
-from benchmarks.errors import MissingData, PolypromptError, run_command
+from benchmarks.errors import DataError, MissingData, PolypromptError, run_command
 from benchmarks.files import sha256, write_atomic
 from benchmarks.hub import Hub, Unreachable
 from benchmarks.progress import bar
@@ -205,12 +205,15 @@ def _check_read_back(
 ) -> None:
     """Read what is to be written, and what is there already, and compare it with the rows of the hub."""
     with TemporaryDirectory() as folder:
-        paths: list[Path] = []
-        for text, path in zip(texts, there, strict=True):
-            paths.append(path or Path(folder) / str(len(paths)))
-            if path is None:
-                paths[-1].write_text(text, encoding="utf-8", newline="")
-        found = reader(task.card, paths)
+        paths = [path or Path(folder) / file for file, path in zip(content.files, there, strict=True)]
+        for text, path, known in zip(texts, paths, there, strict=True):
+            if known is None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8", newline="")
+        try:
+            found = reader(task.card, paths)
+        except DataError as error:
+            raise Unwritable(str(error).replace(f"{folder}/", "")) from None
     if found in (content.split, _numbered(content.split)):
         return
     pairs = zip(found.examples, content.split.examples, strict=False)
