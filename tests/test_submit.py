@@ -240,6 +240,9 @@ def test_entities_beside_the_official_words(
     assert command(monkeypatch, *options, "--data-dir", tmp_path / "data") == 0
     assert (tmp_path / "out" / "conll04.en.test.txt").read_text() == CONLL04_COLUMNS
     assert score(find_task("conll04").card, CONLL04_ROWS) == {"f1": pytest.approx(CONLL04_OFFICIAL)}
+    write_file(tmp_path / "data" / "ner" / "conll04" / "test.conll", CONLL04.replace("left\tO\n", ""))
+    assert command(monkeypatch, *options[:-1], tmp_path / "other", "--data-dir", tmp_path / "data") == 2
+    assert "prediction '0' has not as many tags as the sentence in" in capsys.readouterr().err
 
 
 WORDS = "The\ncat\nthat\nran\nsaw\nit\n\nYes\n!\n\nDogs\nbark\n"
@@ -463,6 +466,10 @@ def test_rows_are_held_against_the_official_file(
         ("sst2", Prediction("0", 1.0, None), "1.0 is not one of"),
         ("stsb", Prediction("0", "3", None), "'3' is not a number"),
         ("cola", Prediction("en-0", "acceptable", None), "'en-0' has no number"),
+        ("copa", Prediction("0", "choice1", None), "'choice1' is not one of"),
+        ("multirc", Prediction("0-1", "True", None), "does not say paragraph, question and answer"),
+        ("record", Prediction("0", ("a",), ("a",)), "('a',) is not text"),
+        ("panx", Prediction("0", "O", None), "'O' is not one tag a word"),
     ],
 )
 def test_row_of_a_wrong_form(
@@ -474,7 +481,8 @@ def test_row_of_a_wrong_form(
     sentence: str,
 ) -> None:
     run = make_run(tmp_path / "run", {task: [row]}, "test")
-    assert command(monkeypatch, run, "--suite", "glue", "--skip-missing", "--out", tmp_path / "a.zip") == 2
+    suite = find_task(task).card.suite
+    assert command(monkeypatch, run, "--suite", suite, "--skip-missing", "--out", tmp_path / "a.zip") == 2
     error = capsys.readouterr().err
     assert error.startswith(f"error: {task}: prediction {row.id!r}") and sentence in error
 

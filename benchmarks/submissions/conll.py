@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
+from benchmarks.errors import PolypromptError
 from benchmarks.readers.conll import read_sentences
 from benchmarks.readers.srl import Propositions
 from benchmarks.submissions.format import Format, LeftOut, Official, Predicted, lines, tags
@@ -30,13 +31,19 @@ def _columns(predicted: Predicted) -> Mapping[str, str]:
     right = [value for value in gold if isinstance(value, tuple)]
     if len(right) < len(gold):
         raise LeftOut("the official file has no gold tags to compare with")
+    for row, example, columns in zip(predicted.rows, official.examples, zip(right, given, strict=True), strict=True):
+        if {len(example.tokens)} != {len(column) for column in columns}:
+            raise PolypromptError(
+                f"{predicted.name}: prediction {row.id!r} has not as many tags as the sentence in "
+                f"{', '.join(map(str, official.files))} has words; give --data-dir the folder that the run read"
+            )
     if isinstance(official.reader, Propositions):
         return {
             f"{predicted.name}.gold.props": _props(official, official.reader, right),
             f"{predicted.name}.predicted.props": _props(official, official.reader, given),
         }
-    words = [[_in_one_column(token) for token in example.tokens] for example in official.examples]
-    return {f"{predicted.name}.txt": _sentences(zip(words, right, given, strict=True))}
+    tokens = [[_in_one_column(token) for token in example.tokens] for example in official.examples]
+    return {f"{predicted.name}.txt": _sentences(zip(tokens, right, given, strict=True))}
 
 
 def _props(official: Official, reader: Propositions, tagged: Sequence[Tags]) -> str:

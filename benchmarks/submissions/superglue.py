@@ -36,7 +36,9 @@ def _lower(card: TaskCard, row: Prediction) -> str:
 
 
 def _choice(card: TaskCard, row: Prediction) -> int:
-    return int(text(card, row))
+    if row.value not in ("0", "1"):
+        raise PolypromptError(f"{card.name}: prediction {row.id!r}: {row.value!r} is not one of ['0', '1']")
+    return int(row.value)
 
 
 def _paragraphs(predicted: Predicted) -> Mapping[str, str]:
