@@ -360,6 +360,21 @@ def test_files_that_are_not_there(declared: Path, backbone: Path, command: Comma
     assert "names" in output and "mood" not in output
 
 
+def test_languages_of_the_splits(tmp_path: Path) -> None:
+    def languages(keys: str) -> list[tuple[str, str]]:
+        files = 'files = { train = "a", dev = "b", test = "{language}" }'
+        toml = f'[[task]]\nname = "x"\nformat = "conll"\nlanguages = ["de", "fr"]\n{files}\n{keys}\n'
+        task = own_suites([put(tmp_path, "tasks.toml", toml)])[0].tasks[0]
+        assert (task.eval_split, task.tuned_on) == ("test", "dev")
+        places = [("train", task.card.train_language or "")]
+        places += [(split, code) for split in ("dev", "test") for code in ("de", "en", "fr")]
+        return [place for place in places if task.source.has(*place)]
+
+    tests = [("test", "de"), ("test", "en"), ("test", "fr")]
+    assert languages("") == [("train", "de"), ("dev", "de"), *tests]
+    assert languages('train_language = "en"') == [("train", "en"), ("dev", "en"), *tests]
+
+
 # --- rows -----------------------------------------------------------------------------------------------------------
 
 
@@ -423,7 +438,7 @@ def test_rows_of_json(keys: str, row: dict[str, object], expected: Example, tmp_
         (
             'kind = "classification"\ncolumns = { label = "lable" }',
             {},
-            "no 'lable' here; the fields are text, text_pair",
+            "target, tokens, tags; let columns in the task file say which is meant",
         ),
         ('kind = "classification"', {"label": [1]}, "'label' holds [1]; it must be text or a number"),
         ('kind = "classification"', {"label": ""}, "unknown label ''; it must be a word"),

@@ -27,7 +27,7 @@ class OwnRow:
         """See `RowMapper`."""
         asked = self.columns
         named = (asked.text, asked.text_pair, asked.label, asked.target, asked.tokens, asked.tags, asked.id)
-        values = {name: value_of(row, name) for name in (*named, *self.choices) if name is not None}
+        values = {name: _value(row, name) for name in (*named, *self.choices) if name is not None}
         if asked.tokens is not None and asked.tags is not None:
             values[asked.tokens] = [_word(token, asked.tokens) for token in _items(values, asked.tokens)]
             values[asked.tags] = [self._tag(_word(tag, asked.tags)) for tag in _items(values, asked.tags)]
@@ -55,6 +55,13 @@ class OwnRow:
         if not isinstance(items, list) or len(items) < 2 or not all(isinstance(item, str) for item in items):
             raise BadRow(f"{name!r} is {items!r}; it must be a list of at least two texts")
         return tuple(items)
+
+
+def _value(row: Row, name: str) -> Any:
+    try:
+        return value_of(row, name)
+    except BadRow as error:
+        raise BadRow(f"{error}; let columns in the task file say which is meant") from None
 
 
 def _word(value: Any, name: str) -> str:
