@@ -222,6 +222,13 @@ def test_ontonotes_is_a_tree_of_files(tmp_path: Path, root: str) -> None:
     assert rows[1].tags == ("O", "B-GPE", "I-GPE", "B-PERSON")
 
 
+def test_sentences_of_a_document_differ_in_their_columns(tmp_path: Path) -> None:
+    text = gold_conll("a *", "b (ORG)") + gold_conll("c * * *", "d (GPE) (V*) *", "e * * (V*)")
+    for genre in NAMED:
+        ontonotes(tmp_path, genre, 1, text)
+    assert [row.tags for row in read(ONTONOTES, tmp_path)[:2]] == [("O", "B-ORG"), ("O", "B-GPE", "O")]
+
+
 def test_every_genre_must_be_there(tmp_path: Path) -> None:
     for genre in NAMED[:-1]:
         ontonotes(tmp_path, genre, 1, gold_conll("In * *"))

@@ -166,6 +166,14 @@ def test_conll05_files_must_go_together(tmp_path: Path) -> None:
     assert re.search(r"train\.02\.props is not for .*train\.03\.words", refused(CONLL05, tmp_path))
 
 
+@pytest.mark.parametrize("names", [["train.02.words"], ["train.02.words", "train.02.props", "train.03.props"]])
+def test_conll05_files_are_pairs(tmp_path: Path, names: list[str]) -> None:
+    for name in names:
+        put(tmp_path, name, WORDS if name.endswith("words") else PROPS)
+    with pytest.raises(DataError, match=rf"words: {len(names)} files; a file of words and one of arguments must go"):
+        data.load(CONLL05, "train", "en", tmp_path, {"conll05.train": names})
+
+
 def test_conll05_damaged_gzip(tmp_path: Path) -> None:
     path = conll05(tmp_path, end=".gz")
     path.write_bytes(path.read_bytes()[:-9])
@@ -427,6 +435,9 @@ def test_chance_of_whole_sentences_and_of_nothing() -> None:
     assert chance(PROPBANK.card, predictions(discontinuous, discontinuous))["f1_official"] == pytest.approx(
         100 * 2 * 3 / (4 + 4)  # B-C-ARG1 everywhere makes one argument of pieces of a word each
     )
+    # Most arguments are an ARG0, and yet ARG1 is the better guess.
+    rare = [["B-ARG0", "I-ARG0"] * 30, *[["B-ARG0"]] * 3, *[["B-ARG1"]] * 4]
+    assert chance(PROPBANK.card, predictions(rare, rare))["f1_official"] == pytest.approx(100 * 2 * 4 / (37 + 8))
     nothing = predictions([["O", "B-V"]], [["O", "O"]])
     assert chance(PROPBANK.card, nothing)["f1_official"] == 0.0
 
