@@ -6,7 +6,7 @@ import gzip
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -106,6 +106,7 @@ class Manifest(BaseModel):
         tasks: cards of the tasks.
         trainable: parameters trained, heads included.
         share: trainable parameters over all parameters of backbone, prompt and heads, percent.
+        selection: what chose among epochs and learning rates: its rule, its rows, and all that was measured.
         thresholds: task with "no answer" -> language -> threshold, see `benchmarks.thresholds`.
         data: file relative to the data folder (or "generated:NAME") -> sha256 of the bytes that were read.
         limits: what was cut for time (`max_train`, `max_eval`, `max_steps`) -> number; empty when nothing was.
@@ -131,6 +132,7 @@ class Manifest(BaseModel):
     tasks: list[TaskCard]
     trainable: int
     share: float
+    selection: dict[str, Any] = {}
     thresholds: dict[str, dict[str, float]] = {}
     data: dict[str, str]
     limits: dict[str, int]

@@ -9,14 +9,21 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from benchmarks.errors import PolypromptError
 from benchmarks.files import sha256, write_atomic
+from harness.held_out import Selection
 from harness.mixture import Sampling
 from harness.model import Pooling
 from harness.prompt import Init
 from harness.sharing import Sharing
+
+
+def _listed(value: object) -> object:
+    """A single setting as a list of one."""
+    return value if isinstance(value, list) else [value]
+
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -37,7 +44,13 @@ class RunConfig(BaseModel):
         pooling: what sequence heads read.
         sampling, temperature: how tasks are mixed.
         epochs: passes over all training rows in the mean; None: the method's default. max_steps: stop there.
-        batch: examples a step. learning_rate, weight_decay: of AdamW; None: the method's.
+        selection: see `harness.held_out.Selection`.
+        shots: train on so many rows a task alone, chosen by `shots_seed`, and select on as many others; None: on all.
+        max_length: pieces a row, in place of each task's own; None: each task's own.
+        decay: of the learning rate: linear to zero, or by a factor of 0.95 after each epoch (the authors' code for
+            tagging and question answering).
+        batch: examples a step. learning_rate: of AdamW; of several the one that
+            selects best; empty: the method's. weight_decay: of AdamW; None: the method's.
         splits: splits to predict and, where they are labelled, score; empty: the reported one of each task.
         max_train, max_eval: at most so many examples a task (and language), drawn by a fixed seed; None: all.
         precision: "auto" is bf16 autocast where the processor computes in bf16, else fp32.
@@ -74,7 +87,12 @@ class RunConfig(BaseModel):
     epochs: Annotated[float, Field(gt=0)] | None = None
     max_steps: Positive | None = None
     batch: Positive = 32
-    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    selection: Selection = Selection.HELD_OUT
+    shots: Positive | None = None
+    shots_seed: Annotated[int, Field(ge=0)] = 0
+    max_length: Annotated[int, Field(ge=8)] | None = None
+    learning_rate: Annotated[list[Annotated[float, Field(gt=0)]], BeforeValidator(_listed)] = []
+    decay: Literal["linear", "exponential"] = "linear"
     weight_decay: Annotated[float, Field(ge=0)] | None = None
     splits: list[Literal["train", "dev", "test"]] = []
     max_train: Positive | None = None
@@ -109,7 +127,7 @@ class RunConfig(BaseModel):
     @property
     def limits(self) -> dict[str, int]:
         """What was cut for time."""
-        cuts = {"max_train": self.max_train, "max_eval": self.max_eval, "max_steps": self.max_steps}
+        cuts = {name: getattr(self, name) for name in ("shots", "max_train", "max_eval", "max_steps")}
         return {name: value for name, value in cuts.items() if value is not None}
 
 

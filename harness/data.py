@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,13 +16,14 @@ from benchmarks.records import Split
 from benchmarks.registry import find_suite, find_task, own_suites
 from benchmarks.task import Task
 from harness.config import RunConfig
+from harness.held_out import Selection, few_shot, hold_out
 
 _SUBSET_SEED = 20211014
 """Of `--max-train` and `--max-eval`: the same rows in every run, whatever its own seed, so that runs compare."""
 
 
-TUNING_ROWS = 500
-"""At most so many rows, and at most a tenth, of a training split are held out to choose a threshold."""
+TUNING_ROWS = 10_000
+"""At most so many rows of a dev split choose a threshold."""
 
 Place = tuple[str, str]
 """Split and language."""
@@ -35,6 +36,7 @@ class TaskRows:
     Attributes:
         task: its declaration.
         train: training rows; None for a task that is only evaluated.
+        selecting: rows in the training language that select an epoch and a rate; None where nothing does.
         tuning: language -> rows on which the threshold of "no answer" is chosen; empty where the task has none.
         evaluation: split and language -> rows to predict.
         limited: splits and languages of which only a part is predicted.
@@ -42,6 +44,7 @@ class TaskRows:
 
     task: Task
     train: Split | None
+    selecting: Split | None
     tuning: dict[str, Split]
     evaluation: dict[Place, Split]
     limited: frozenset[Place]
@@ -74,7 +77,9 @@ def chosen_tasks(config: RunConfig) -> list[Task]:
         name, _, split = place.rpartition(".")
         if name not in names or split not in ("train", "dev", "test"):
             raise PolypromptError(f"--files {place}: write TASK.SPLIT=FILE with a chosen task and train, dev or test")
-    return tasks
+    if config.max_length is None:
+        return tasks
+    return [replace(task, card=task.card.model_copy(update={"max_length": config.max_length})) for task in tasks]
 
 
 def load_rows(config: RunConfig) -> tuple[list[TaskRows], dict[str, str], list[str]]:
@@ -93,7 +98,7 @@ def load_rows(config: RunConfig) -> tuple[list[TaskRows], dict[str, str], list[s
     notes: list[str] = []
     for task in chosen_tasks(config):
         try:
-            train, tuning = _training(config, task, hashes)
+            train, held, tuning = _training(config, task, hashes)
             task = task if train is None else labelled(task, train)
         except MissingData as error:
             missing.append(error)
@@ -110,7 +115,9 @@ def load_rows(config: RunConfig) -> tuple[list[TaskRows], dict[str, str], list[s
         if evaluation:
             cut = frozenset(place for place, split in evaluation.items() if _is_cut(split, config.max_eval))
             limited = {place: _part(split, config.max_eval) for place, split in evaluation.items()}
-            rows.append(TaskRows(task, train and _part(train, config.max_train), tuning, limited, cut))
+            train = train and _part(train, config.max_train)
+            selecting = _selecting(config, task, held, evaluation)
+            rows.append(TaskRows(task, train, selecting, tuning, limited, cut))
     if missing and not (config.skip_missing and rows):
         what = [error.what for error in missing]
         advice = list(
@@ -128,42 +135,39 @@ def load_evaluation(config: RunConfig, task: Task, language: str) -> Split:
     return _part(_load(config, task, task.eval_split, language, {}), config.max_eval)
 
 
-def _training(config: RunConfig, task: Task, hashes: dict[str, str]) -> tuple[Split | None, dict[str, Split]]:
-    """The rows to train on, and those to choose a threshold on."""
-    card, train = task.card, None
-    tuning: dict[str, Split] = {}
+def _training(
+    config: RunConfig, task: Task, hashes: dict[str, str]
+) -> tuple[Split | None, Split | None, dict[str, Split]]:
+    """The rows to train on, those held out of them, and those to choose a threshold on."""
+    card = task.card
+    train, held, tuning = None, None, {}
     if card.train_language is not None and not card.head:
         train = _load(config, task, "train", card.train_language, hashes)
-    if not card.no_answer:
-        return train, tuning
-    if task.tuned_on != "train":
+        on_train = card.no_answer and task.tuned_on == "train"
+        if config.shots is not None:
+            train, held = few_shot(card, train, config.shots, config.shots_seed)
+        elif config.selection is Selection.HELD_OUT or on_train:
+            train, held = hold_out(card, train, config.max_train, _SUBSET_SEED)
+        if on_train and held is not None:
+            tuning[card.train_language] = held
+    if card.no_answer and task.tuned_on != "train":
         languages = card.languages if card.train_language is None else (card.train_language,)
         for language in languages:
             if config.languages and language not in config.languages and language != card.train_language:
                 continue
             try:
-                tuning[language] = _part(_load(config, task, task.tuned_on, language, hashes), TUNING_ROWS * 20)
+                tuning[language] = _part(_load(config, task, task.tuned_on, language, hashes), TUNING_ROWS)
             except MissingData:
                 continue  # the threshold then stays where it is without tuning, which the record shows
-    elif train is not None and card.train_language is not None:
-        train, tuning[card.train_language] = _held_out(train)
-    return train, tuning
+    return train, held, tuning
 
 
-def _held_out(train: Split) -> tuple[Split, Split]:
-    """Training rows without those that are held out, and the latter; rows of one context stay on one side."""
-    contexts = list(dict.fromkeys(example.text_pair for example in train.examples))
-    order = np.random.default_rng(_SUBSET_SEED).permutation(len(contexts))
-    sizes = Counter(example.text_pair for example in train.examples)
-    most = min(TUNING_ROWS, len(train.examples) // 10)
-    chosen: set[str | None] = set()
-    count = 0
-    for number in order:
-        if count + sizes[contexts[number]] <= most:
-            chosen.add(contexts[number])
-            count += sizes[contexts[number]]
-    sides = [tuple(e for e in train.examples if (e.text_pair in chosen) is side) for side in (False, True)]
-    return replace(train, examples=sides[0]), replace(train, examples=sides[1])
+def _selecting(config: RunConfig, task: Task, held: Split | None, reported: Mapping[Place, Split]) -> Split | None:
+    if config.selection is Selection.HELD_OUT:
+        return held
+    if config.selection is Selection.PAPER and task.card.train_language is not None and not task.card.head:
+        return reported.get((task.eval_split, task.card.train_language))
+    return None
 
 
 def _places(config: RunConfig, task: Task, notes: list[str]) -> list[Place]:

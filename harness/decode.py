@@ -8,7 +8,7 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.records import Example, Prediction
+from benchmarks.records import PLACEHOLDER, Example, Prediction
 from benchmarks.task import Kind, TaskCard
 from harness.features import Feature
 
@@ -54,7 +54,9 @@ def decode(
         elif card.kind is Kind.CHOICE:
             probabilities = softmax(np.array([output[0] for _, output in group]))
             place, scores = int(probabilities.argmax()), tuple(probabilities.tolist())
-            value = str(place) if example.answers is None else example.choices[place]
+            # accepted choices are texts in a cloze, which an unlabelled row shows by its placeholder alone
+            texts = example.answers is not None or PLACEHOLDER in (example.text_pair or "")
+            value = example.choices[place] if texts else str(place)
         elif card.kind is Kind.TAGGING:
             value, scores = _tags(card, example, group)
         elif card.kind is Kind.SPAN:

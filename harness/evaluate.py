@@ -52,7 +52,7 @@ def evaluate(
     def stored(card: TaskCard, split: str, language: str, rows: Split, change: Change) -> list[Prediction]:
         path = run / predictions_path(card.name, language, split)
         if not path.exists():
-            write_predictions(path, change(predict(model, encoder, card, rows, device)))
+            write_predictions(path, change(predict(model, encoder, card, rows, device, language)))
         return read_predictions(path)
 
     with screen.bar("evaluate", sum(len(task_rows.tuning) + len(task_rows.evaluation) for task_rows in rows)) as bar:
@@ -94,24 +94,23 @@ def predict(
     card: TaskCard,
     split: Split,
     device: Device,
-    on_rows: Callable[[int], None] = lambda rows: None,
+    language: str = "",
 ) -> list[Prediction]:
     """Predict every example of a split.
 
     Args:
         model: with a head for the task. encoder: of its backbone. card: the task. split: the rows.
-        device: where to compute.
-        on_rows: called with the number of rows that were just computed.
+        device: where to compute. language: of the rows, for prompts with a part for it.
 
     Returns:
         One prediction an example, in order.
     """
     features = encoder.features(card, split.examples)
-    outputs = compute(model, card, features, device, on_rows)
+    outputs = compute(model, card, features, device, language)
     candidates = None
     if card.kind is Kind.RETRIEVAL:
         texts = [Example(str(number), text=text) for number, text in enumerate(split.candidates)]
-        candidates = np.stack(compute(model, card, encoder.features(card, texts), device, on_rows))
+        candidates = np.stack(compute(model, card, encoder.features(card, texts), device, language))
     return decode(card, split.examples, features, outputs, candidates, split.candidate_ids)
 
 
@@ -120,7 +119,7 @@ def compute(
     card: TaskCard,
     features: Sequence[Feature],
     device: Device,
-    on_rows: Callable[[int], None] = lambda rows: None,
+    language: str = "",
 ) -> list[Floats]:
     """The model's output for each row, cut to the row's length where it has one value a piece."""
     outputs: list[Floats | None] = [None] * len(features)
@@ -128,8 +127,7 @@ def compute(
     for batch in evaluation_batches(features, PIECES):
         ids, lengths, types = device.tensors(pad([features[row] for row in batch], model.backbone.pad_id))
         with torch.inference_mode(), device.autocast():
-            values = model.outputs(card, ids, lengths, types).float().cpu().numpy()
+            values = model.outputs(card, ids, lengths, types, language).float().cpu().numpy()
         for row, value in zip(batch, values, strict=True):
             outputs[row] = value[: len(features[row])] if value.ndim == 2 else value
-        on_rows(len(batch))
     return [output for output in outputs if output is not None]

@@ -6,12 +6,15 @@ import argparse
 import hashlib
 import json
 import shlex
+import shutil
 import sys
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
 from transformers.utils import logging
 
 from benchmarks.errors import PolypromptError, run_command
@@ -31,15 +34,18 @@ from harness.data import load_rows
 from harness.device import find_device
 from harness.evaluate import evaluate
 from harness.features import TextEncoder
-from harness.initial import make_model, specialised
+from harness.initial import make_model
+from harness.learn import Learned, learn, selection_of
 from harness.listing import listing, listing_table
 from harness.methods import METHODS, find_method
 from harness.model import PromptedModel
+from harness.presets import find_preset, presets, presets_table
 from harness.report import score_table
 from harness.screen import Screen
+from harness.seeds import seeds_table, with_seeds
 from harness.sharing import Sharing
 from harness.store import save_weights, trained_parameters
-from harness.train import encode_training, train
+from harness.train import encode_training
 
 OPTIONS = {
     "suite": "suites to learn together, separated by commas",
@@ -64,7 +70,12 @@ OPTIONS = {
     "batch": "examples a step",
     "micro_batch": "at most so many examples of a batch in one pass, where memory is small",
     "patience": "stop after so many epochs that bring nothing better on the rows that select",
-    "learning_rate": "of AdamW; default: the method's",
+    "learning_rate": "of AdamW; of several, such as 5e-3,1e-2, the one that selects best; default: the method's",
+    "decay": "of the learning rate: linear (to zero), exponential (0.95 an epoch)",
+    "selection": "what chooses the epoch and the rate: held-out (a part of train), paper (the reported rows), last",
+    "shots": "train on so many rows a task, and select on as many others",
+    "shots_seed": "of the choice of those rows",
+    "max_length": "pieces a row; default: each task's own",
     "weight_decay": "of AdamW; default: the method's",
     "max_train": "at most so many training examples a task",
     "max_eval": "at most so many examples a task and language; such scores are marked",
@@ -75,7 +86,8 @@ OPTIONS = {
     "out": "folder of runs",
     "name": "name of this run's folder; default: made from the settings",
 }
-LISTS = ("suite", "tasks", "languages", "task_file", "splits")
+LISTS = ("suite", "tasks", "languages", "task_file", "splits", "learning_rate")
+FLAGS = ("config", "preset", "list_presets", "seeds", "resume", "list", "json")
 SWITCHES = {
     "checkpoint_activations": "compute hidden states again on the way back: less memory, more time",
     "reparameterise": "make the prompt by an MLP, which is folded away afterwards",
@@ -98,12 +110,15 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
         flag = "--" + name.replace("_", "-")
         parser.add_argument(flag, dest=name, action="store_true", default=argparse.SUPPRESS, help=text)
     parser.add_argument("--files", action="append", metavar="TASK.SPLIT=FILE,...", help="read these files instead")
+    parser.add_argument("--preset", metavar="NAME", help="released hyper-parameters; other settings go before them")
+    parser.add_argument("--list-presets", action="store_true", help="show them with the published numbers, then stop")
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="so many runs, each with the next seed")
     parser.add_argument("--config", type=Path, metavar="FILE.toml", help="settings; the command line goes before them")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run of the same settings")
     parser.add_argument("--list", action="store_true", help="show suites, tasks, languages and files, then stop")
     parser.add_argument("--json", action="store_true", help="print results (or the list) as JSON")
     given = vars(parser.parse_args(arguments))
-    flags = argparse.Namespace(**{name: given.pop(name) for name in ("config", "resume", "list", "json")})
+    flags = argparse.Namespace(**{name: given.pop(name) for name in FLAGS})
     places = dict(_file_option(text) for text in given.pop("files") or [])
     settings = {name: ",".join(value).split(",") if name in LISTS else value for name, value in given.items()}
     return flags, settings | ({"files": places} if places else {})
@@ -151,6 +166,14 @@ def execute(config: RunConfig, resume: bool, screen: Screen) -> Results:
     device = find_device(config.precision)
     training = encode_training(rows, encoder, config.batch, config.seed)
     model = make_model(config, method, backbone, rows, training).to(device.torch)
+    fresh: list[PromptedModel] = [model]
+
+    def make() -> PromptedModel:
+        """The first model once; for another learning rate a new one, since the first may have changed its encoder."""
+        if fresh:
+            return fresh.pop()
+        return make_model(config, method, load_backbone(config.backbone), rows, training).to(device.torch)
+
     trained = trained_parameters(model)
     share = 100 * trained / (backbone.card.parameters + (0 if method.backbone else trained))
     screen.say(
@@ -158,17 +181,11 @@ def execute(config: RunConfig, resume: bool, screen: Screen) -> Results:
         f"{trained:,} parameters trained ({share:.2g} %), {device.precision}"
     )
     save_config(config, run / "config.toml")
-    progress = Progress()
+    learned = Learned(model, 0.0, Progress(), 0.0, {})
     if training:
-        checkpoint = run / "checkpoints" / "last.safetensors"
-        identity = _identity(config, hashes)
-        progress = train(model, training, config, method, device, checkpoint, identity, screen)
-        if config.sharing is Sharing.SPECIALISE and model.prompt is not None:
-            screen.say("each task goes on alone")
-            model.prompt = specialised(model, training).to(device.torch)
-            checkpoint = checkpoint.with_name("specialise.safetensors")
-            more = train(model, training, config, method, device, checkpoint, f"{identity}-specialise", screen)
-            progress = progress.followed_by(more)
+        identity, checkpoints = _identity(config, hashes), run / "checkpoints"
+        learned = learn(make, training, rows, encoder, config, method, device, checkpoints, identity, screen)
+    model, progress = learned.model, learned.progress
     save_weights(model, run)
     began = time.monotonic()
     records, thresholds = evaluate(run, model, encoder, rows, device, screen)
@@ -187,12 +204,13 @@ def execute(config: RunConfig, resume: bool, screen: Screen) -> Results:
         tasks=[task_rows.task.card for task_rows in rows],
         trainable=trained,
         share=share,
+        selection=selection_of(config, rows, learned),
         thresholds=thresholds,
         data=hashes,
         limits=config.limits,
         steps=progress.step,
         examples_seen=progress.examples,
-        train_seconds=round(progress.seconds, 2),
+        train_seconds=round(learned.seconds, 2),
         evaluate_seconds=round(time.monotonic() - began, 2),
         interruptions=progress.interruptions,
     )
@@ -201,8 +219,7 @@ def execute(config: RunConfig, resume: bool, screen: Screen) -> Results:
     curve = [{"step": step, "loss": loss, "right": right} for step, loss, right in progress.curve]
     write_atomic(run / "curve.json", json.dumps(curve) + "\n")
     write_model(run / "results.json", results)
-    for checkpoint in (run / "checkpoints").glob("*.safetensors"):
-        checkpoint.unlink()
+    shutil.rmtree(run / "checkpoints", ignore_errors=True)
     return results
 
 
@@ -243,21 +260,36 @@ def main() -> int:
         if is_of_others(flags.config) and "task_file" not in settings:
             refuse_python(asked.task_file, flags.config)
         settings = from_file | settings
+    if flags.preset is not None:
+        released = find_preset(flags.preset).settings
+        settings = {key.replace("-", "_"): value for key, value in released.items()} | settings
+    if flags.list_presets:
+        shown = [asdict(preset) for preset in presets().values()]
+        print(json.dumps(shown, indent=2) if flags.json else presets_table())
+        return 0
     config = make_config(settings, "command line")
+    if flags.seeds < 1:
+        raise PolypromptError(f"--seeds {flags.seeds}: at least 1 is needed")
     if flags.list:
         records = listing(config.data_dir, config.task_file)
         print(json.dumps(records, indent=2, ensure_ascii=False) if flags.json else listing_table(records))
         return 0
     logging.set_verbosity_error()
     screen = Screen()
-    try:
-        results = execute(config, flags.resume, screen)
-    except KeyboardInterrupt:
-        screen.say(f"interrupted; what was computed is in {config.folder}; the same command with --resume goes on")
-        return 130
-    print(results.model_dump_json(indent=2) if flags.json else score_table(results.records))
-    if not flags.json:
-        print(f"\nrun folder: {config.folder}")
+    configs = with_seeds(config, flags.seeds) if flags.seeds > 1 else [config]
+    done: list[Results] = []
+    for one in configs:
+        try:
+            done.append(execute(one, flags.resume, screen))
+        except KeyboardInterrupt:
+            screen.say(f"interrupted; what was computed is in {one.folder}; the same command with --resume goes on")
+            return 130
+    if flags.json:
+        single = len(done) == 1
+        print(done[0].model_dump_json(indent=2) if single else TypeAdapter(list[Results]).dump_json(done).decode())
+        return 0
+    print(score_table(done[0].records) if len(done) == 1 else seeds_table(done))
+    print("\nrun folder: " + " ".join(str(one.folder) for one in configs))
     return 0
 
 

@@ -31,6 +31,9 @@ from harness.screen import Screen
 CURVE_STEPS = 20
 """Steps between two points of the training curve."""
 
+EXPONENT = 0.95
+"""Of the exponential decay, an epoch (training/trainer_exp.py of the authors' code)."""
+
 SMOOTHING = 0.98
 """Of the running loss and score that are shown: about the last 50 steps."""
 
@@ -76,6 +79,7 @@ def train(
     checkpoint: Path,
     identity: str,
     screen: Screen,
+    rate: float | None = None,
     validate: Callable[[], float] | None = None,
     on_step: Callable[[int], None] = lambda step: None,
 ) -> Progress:
@@ -91,6 +95,7 @@ def train(
         checkpoint: file of the checkpoint; used when it is there.
         identity: of settings and data; a checkpoint with another one is refused.
         screen: shows progress.
+        rate: learning rate; None: the method's.
         validate: measures the model as it is, higher is better; asked after each epoch. The weights with the best
             score (the first of equals) are what the model has in the end. None: those of the last step.
         on_step: called before each step with its number, for tests.
@@ -103,7 +108,7 @@ def train(
     steps = total_steps(config, method, tasks)
     epoch = sum(task.batches.per_epoch for task in tasks)
     order = schedule(shares(sizes, config.sampling, config.temperature), steps, config.seed)
-    rate = config.learning_rate or method.learning_rate
+    rate = rate or method.learning_rate
     optimizer = torch.optim.AdamW(_groups(model, config, method), lr=rate)
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     progress = load_checkpoint(checkpoint, model, optimizer, identity) if checkpoint.exists() else Progress()
@@ -126,8 +131,9 @@ def train(
                 )
             device.sum_gradients(trained)
             nn.utils.clip_grad_norm_(trained, 1.0)
+            decayed = 1 - step / steps if config.decay == "linear" else EXPONENT ** (step // epoch)
             for group in optimizer.param_groups:
-                group["lr"] = rate * (1 - step / steps)  # linear decay; from the step alone, nothing to store
+                group["lr"] = rate * decayed  # from the step alone, nothing to store
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             progress.step = step + 1

@@ -185,7 +185,7 @@ def test_kill_and_interrupt_lose_nothing(backbone, tmp_path):
     undisturbed = start(backbone, tmp_path / "whole")
     assert undisturbed.wait(300) == 0, undisturbed.stderr.read()
 
-    checkpoint = tmp_path / "parts" / "x" / "checkpoints" / "last.safetensors"
+    checkpoint = tmp_path / "parts" / "x" / "checkpoints" / "rate-0.02" / "last.safetensors"
     killed = start(backbone, tmp_path / "parts")
     wait_for(checkpoint, killed)
     killed.kill()

@@ -35,7 +35,7 @@ def examples(count: int) -> tuple[Example, ...]:
 def prepare(method_name, tmp_path, **settings):
     card = TaskCard(name="task", suite="test", kind=Kind.CLASSIFICATION, labels=LABELS, metrics=("accuracy",))
     task = Task(card, source=None, title="", licence="", url="", how_to_get="")  # rows are given, none are read
-    rows = [TaskRows(task, Split(examples(22)), {}, {}, frozenset())]
+    rows = [TaskRows(task, Split(examples(22)), None, {}, {}, frozenset())]
     settings = {"batch": 4, "seed": 3, "prompt_length": 3, "pooling": "mean", "max_steps": 9, "epochs": 9} | settings
     config = RunConfig(method=method_name, **settings)
     backbone = Backbone("tiny", tiny_model("bert"), tiny_tokenizer("bert"))
@@ -45,7 +45,9 @@ def prepare(method_name, tmp_path, **settings):
     model = make_model(config, method, backbone, rows, training)
 
     def go(**more):
-        return train(model, training, config, method, find_device("fp32"), tmp_path / "c", "id", Screen(True), **more)
+        rate = next(iter(config.learning_rate), None)
+        device = find_device("fp32")
+        return train(model, training, config, method, device, tmp_path / "c", "id", Screen(True), rate, **more)
 
     return model, training, config, go
 

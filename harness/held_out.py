@@ -1,0 +1,93 @@
+"""Which rows of a training split train, and which are held out to select: an epoch, a rate, a threshold."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
+from enum import StrEnum
+
+import numpy as np
+
+from benchmarks.records import Example, Split
+from benchmarks.task import Kind, TaskCard
+
+MOST = 500
+"""At most so many rows, and at most a tenth of those to train on, are held out."""
+
+
+class Selection(StrEnum):
+    """What chooses among epochs and learning rates.
+
+    `held-out`: rows of the training split that are not trained on; never those that are reported. `paper`: the
+    reported rows themselves, as P-Tuning v2's code does: the score is then the best of many looks at them, and marked.
+    `last`: nothing, the last epoch counts.
+    """
+
+    HELD_OUT = "held-out"
+    PAPER = "paper"
+    LAST = "last"
+
+
+def hold_out(card: TaskCard, train: Split, limit: int | None, seed: int) -> tuple[Split, Split]:
+    """Divide a training split.
+
+    Args:
+        card: the task. train: all rows.
+        limit: at most so many will be trained on (None: all), which bounds what is worth holding out.
+        seed: of the choice.
+
+    Returns:
+        Rows to train on, and rows held out. Rows of one context (a passage, a sentence) stay on one side.
+    """
+    most = min(MOST, min(len(train.examples), limit or len(train.examples)) // 10)
+    sizes = Counter(_context(card, example) for example in train.examples)
+    contexts = list(sizes)
+    chosen: set[Hashable] = set()
+    count = 0
+    for number in np.random.default_rng(seed).permutation(len(contexts)):
+        if count + sizes[contexts[number]] <= most:
+            chosen.add(contexts[number])
+            count += sizes[contexts[number]]
+    sides = [
+        tuple(example for example in train.examples if (_context(card, example) in chosen) is held)
+        for held in (False, True)
+    ]
+    return replace(train, examples=sides[0]), replace(train, examples=sides[1])
+
+
+def few_shot(card: TaskCard, train: Split, shots: int, seed: int) -> tuple[Split, Split]:
+    """Few training rows, and as many others to select with, as FewGLUE has them (arXiv 2009.07118; FewGLUE_32dev).
+
+    Args:
+        card: the task. train: all rows. shots: of each side. seed: of the choice.
+
+    Returns:
+        Rows to train on and rows held out; labels in turn as far as there are rows of each.
+    """
+    order = np.random.default_rng(seed).permutation(len(train.examples))
+    by_label: dict[str | None, list[int]] = defaultdict(list)
+    for row in order:
+        example = train.examples[row]
+        by_label[example.label if card.kind in (Kind.CLASSIFICATION, Kind.CHOICE) else None].append(int(row))
+    turns = _in_turn(list(by_label.values()))[: 2 * shots]
+    labels = max(len(by_label), 1)
+    # whole rounds over the labels alternate between the sides, so that both have every label
+    side = [[row for place, row in enumerate(turns) if (place // labels) % 2 == number] for number in (0, 1)]
+    kept = [tuple(train.examples[row] for row in sorted(rows[:shots])) for rows in side]
+    return replace(train, examples=kept[0]), replace(train, examples=kept[1])
+
+
+def _in_turn(groups: Sequence[Sequence[int]]) -> list[int]:
+    """One of each group, then the next of each, as long as there are any."""
+    longest = max(map(len, groups), default=0)
+    return [group[place] for place in range(longest) for group in groups if place < len(group)]
+
+
+def _context(card: TaskCard, example: Example) -> Hashable:
+    """What rows have in common that must not be on both sides."""
+    if card.kind is Kind.SPAN:
+        return example.text_pair
+    if card.kind is Kind.TAGGING and example.marked is not None:
+        return example.tokens
+    return example.text if example.group else example.id

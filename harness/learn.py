@@ -1,0 +1,134 @@
+"""The trainings of a run: each learning rate, each phase, and what selects among them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.errors import PolypromptError
+from benchmarks.scoring import score
+from harness.checkpoint import Progress
+from harness.config import RunConfig
+from harness.data import TaskRows
+from harness.device import Device
+from harness.evaluate import predict
+from harness.features import TextEncoder
+from harness.held_out import Selection
+from harness.initial import specialised
+from harness.methods import Method
+from harness.model import PromptedModel
+from harness.screen import Screen
+from harness.sharing import Sharing
+from harness.train import TaskTraining, train
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What came out of the trainings of a run.
+
+    Attributes:
+        model: with the selected weights. rate: the selected learning rate. progress: of its training.
+        seconds: of all trainings. measured: learning rate -> (step, score on the rows that select).
+    """
+
+    model: PromptedModel
+    rate: float
+    progress: Progress
+    seconds: float
+    measured: Mapping[str, list[tuple[int, float]]]
+
+
+def learn(
+    make: Callable[[], PromptedModel],
+    training: Sequence[TaskTraining],
+    rows: Sequence[TaskRows],
+    encoder: TextEncoder,
+    config: RunConfig,
+    method: Method,
+    device: Device,
+    checkpoints: Path,
+    identity: str,
+    screen: Screen,
+) -> Learned:
+    """Train with every learning rate and keep what selects best.
+
+    Args:
+        make: the model as it is before the first step; called once a learning rate.
+        training: encoded rows. rows: of all tasks. encoder: of the backbone.
+        config, method, device, identity, screen: as for `train`.
+        checkpoints: folder of checkpoints.
+
+    Raises:
+        PolypromptError: several learning rates, and nothing to select with; or as `train`.
+    """
+    rates = config.learning_rate or [method.learning_rate]
+    selecting = [task for task in rows if task.selecting is not None and task.selecting.examples]
+    if len(rates) > 1 and not selecting:
+        raise PolypromptError("--learning-rate: several, but nothing selects among them; leave --selection held-out")
+    best: Learned | None = None
+    measured: dict[str, list[tuple[int, float]]] = {}
+    seconds = 0.0
+    for rate in rates:
+        model = make()
+
+        def validate(model: PromptedModel = model) -> float:
+            return validation_score(model, selecting, encoder, device)
+
+        def once(
+            name: str, part: str, model: PromptedModel = model, rate: float = rate, validate: Callable = validate
+        ) -> Progress:
+            return train(
+                model,
+                training,
+                config,
+                method,
+                device,
+                checkpoints / name / "last.safetensors",
+                f"{identity}{part}",
+                screen,
+                rate,
+                validate if selecting else None,
+            )
+
+        name = f"rate-{rate:g}"
+        progress = once(name, f"-{rate:g}")
+        if config.sharing is Sharing.SPECIALISE and model.prompt is not None:
+            screen.say("each task goes on alone")
+            model.prompt = specialised(model, training).to(device.torch)
+            progress = progress.followed_by(once(f"{name}-specialise", f"-{rate:g}-specialise"))
+        measured[f"{rate:g}"] = progress.selection
+        seconds += progress.seconds
+        found = Learned(model, rate, progress, seconds, measured)
+        if best is None or _best(progress) > _best(best.progress):
+            best = found
+        if len(rates) > 1:
+            screen.say(f"learning rate {rate:g}: {_best(progress):.2f} on the rows that select")
+    assert best is not None
+    return Learned(best.model, best.rate, best.progress, seconds, measured)
+
+
+def validation_score(model: PromptedModel, rows: Sequence[TaskRows], encoder: TextEncoder, device: Device) -> float:
+    """The mean over tasks of their main metric on the rows that select, in points."""
+    scores = []
+    for task_rows in rows:
+        card = task_rows.task.card
+        assert task_rows.selecting is not None
+        predictions = predict(model, encoder, card, task_rows.selecting, device, card.train_language or "")
+        scores.append(next(iter(score(card, predictions, card.train_language or "en").values())))
+    return sum(scores) / len(scores)
+
+
+def selection_of(config: RunConfig, rows: Sequence[TaskRows], learned: Learned) -> dict[str, object]:
+    """What a manifest says of the selection: its rule, its rows, all that was measured, and what was chosen."""
+    return {
+        "rule": config.selection.value,
+        "rows": {task.task.name: len(task.selecting.examples) for task in rows if task.selecting is not None},
+        "measured": dict(learned.measured),
+        "learning_rate": learned.rate,
+        "step": learned.progress.best or learned.progress.step,
+    } | ({"reported on the same rows": True} if config.selection is Selection.PAPER else {})
+
+
+def _best(progress: Progress) -> float:
+    return max((value for _, value in progress.selection), default=float("-inf"))

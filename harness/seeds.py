@@ -1,0 +1,33 @@
+"""Runs that differ in nothing but the seed: their configurations, and their scores side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from tabulate import tabulate
+
+from benchmarks.results import Results
+from harness.config import RunConfig
+
+
+def with_seeds(config: RunConfig, count: int) -> list[RunConfig]:
+    """The configuration with `count` seeds from its own on; a name gets the seed behind it."""
+    seeds = range(config.seed, config.seed + count)
+    names = [config.name and f"{config.name}-s{seed}" for seed in seeds]
+    pairs = zip(seeds, names, strict=True)
+    return [config.model_copy(update={"seed": seed, "name": name}) for seed, name in pairs]
+
+
+def seeds_table(runs: Sequence[Results]) -> str:
+    """One line a task, language and split: mean, standard deviation (n - 1) and every seed's main metric."""
+    lines = []
+    for records in zip(*(run.records for run in runs), strict=True):
+        first = records[0]
+        values = [record.main[1] for record in records]
+        spread = f"{np.std(values, ddof=1):.2f}" if len(values) > 1 else "-"
+        place = (first.suite, first.task, first.language, first.split, first.main[0])
+        lines.append((*place, f"{np.mean(values):.2f}", spread, *(f"{value:.2f}" for value in values)))
+    headers = ("suite", "task", "language", "split", "metric", "mean", "sd", *(f"seed {run.seed}" for run in runs))
+    align = ("left",) * 5 + ("right",) * (len(headers) - 5)
+    return tabulate(lines, headers=headers, disable_numparse=True, colalign=align if lines else None)
