@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import seqeval.metrics
 
 from benchmarks.errors import PolypromptError
 from benchmarks.metrics.answers import normalise
+from benchmarks.metrics.chrf import UNSPACED
 from benchmarks.metrics.tags import chunk_f1
 from benchmarks.records import Prediction, Value
 from benchmarks.results import ResultRecord
@@ -424,6 +426,13 @@ def test_refused(of: type, task: Task, predictions: list[Prediction], words: str
 def test_unknown_metric() -> None:
     with pytest.raises(PolypromptError, match="no metric 'bleu' for classification; there are accuracy"):
         score(card(Kind.CLASSIFICATION, "bleu"), rows(["a"], ["a"]))
+
+
+def test_every_metric_is_explained() -> None:
+    text = (Path(__file__).parents[1] / "docs/metrics.md").read_text(encoding="utf-8")
+    assert [name for metrics in METRICS.values() for name in metrics if f"`{name}`" not in text] == []
+    *most, last = sorted(UNSPACED)
+    assert f"for {', '.join(most)} and {last} alone" in " ".join(text.split())
 
 
 def test_retrieval_needs_the_number_of_candidates() -> None:
