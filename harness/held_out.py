@@ -70,18 +70,16 @@ def few_shot(card: TaskCard, train: Split, shots: int, seed: int) -> tuple[Split
     for row in order:
         example = train.examples[row]
         by_label[example.label if card.kind in (Kind.CLASSIFICATION, Kind.CHOICE) else None].append(int(row))
-    turns = _in_turn(list(by_label.values()))[: 2 * shots]
-    labels = max(len(by_label), 1)
-    # whole rounds over the labels alternate between the sides, so that both have every label
-    side = [[row for place, row in enumerate(turns) if (place // labels) % 2 == number] for number in (0, 1)]
-    kept = [tuple(train.examples[row] for row in sorted(rows[:shots])) for rows in side]
+    rounds = _in_turn(list(by_label.values()))
+    sides = [[row for rows in rounds[side::2] for row in rows][:shots] for side in (0, 1)]
+    kept = [tuple(train.examples[row] for row in sorted(rows)) for rows in sides]
     return replace(train, examples=kept[0]), replace(train, examples=kept[1])
 
 
-def _in_turn(groups: Sequence[Sequence[int]]) -> list[int]:
-    """One of each group, then the next of each, as long as there are any."""
+def _in_turn(groups: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Rounds of one of each group, as long as there are any."""
     longest = max(map(len, groups), default=0)
-    return [group[place] for place in range(longest) for group in groups if place < len(group)]
+    return [[group[place] for group in groups if place < len(group)] for place in range(longest)]
 
 
 def _context(card: TaskCard, example: Example) -> Hashable:

@@ -33,7 +33,7 @@ from harness.config import RunConfig, load_config, make_config, read_settings, s
 from harness.data import load_rows
 from harness.device import find_device
 from harness.evaluate import evaluate
-from harness.features import TextEncoder
+from harness.feature_cache import CachedEncoder
 from harness.initial import make_model
 from harness.learn import Learned, learn, selection_of
 from harness.listing import listing, listing_table
@@ -141,7 +141,7 @@ def command_line(config: RunConfig) -> str:
         elif value is True:
             words.append(flag)
         else:
-            words += [flag, ",".join(value) if isinstance(value, list) else str(value)]
+            words += [flag, ",".join(map(str, value)) if isinstance(value, list) else str(value)]
     return shlex.join(words)
 
 
@@ -162,7 +162,7 @@ def execute(config: RunConfig, resume: bool, screen: Screen) -> Results:
     for sentence in missing:
         screen.say(f"left out: {sentence}")
     backbone = load_backbone(config.backbone)
-    encoder = TextEncoder(backbone.tokenizer, backbone.pad_id, backbone.token_types, backbone.max_positions)
+    encoder = CachedEncoder(backbone.tokenizer, backbone.pad_id, backbone.token_types, backbone.max_positions)
     device = find_device(config.precision)
     training = encode_training(rows, encoder, config.batch, config.seed)
     model = make_model(config, method, backbone, rows, training).to(device.torch)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -31,3 +33,42 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("needs the folder `shared` with real data and models beside the project")
     return folder
+
+
+@pytest.fixture(scope="session")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole tiny BERT folder."""
+    from tiny import tiny_model, tiny_tokenizer
+
+    folder = tmp_path_factory.mktemp("backbone")
+    tiny_model("bert").save_pretrained(folder)
+    tiny_tokenizer("bert").save(str(folder / "tokenizer.json"))
+    return folder
+
+
+@pytest.fixture
+def command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int | str | None, str, str]]:
+    """Runs a program of ours in this process; returns status, stdout and stderr."""
+    from benchmarks.errors import run_command
+
+    def call(module: ModuleType, *arguments: object) -> tuple[int | str | None, str, str]:
+        monkeypatch.setattr(sys, "argv", ["program", *map(str, arguments)])
+        status: int | str | None
+        try:
+            status = run_command(module.main)
+        except SystemExit as error:  # argparse
+            status = error.code
+        output = capsys.readouterr()
+        return status, output.out, output.err
+
+    return call
+
+
+@pytest.fixture
+def tiny_run(command: Callable[..., tuple[int | str | None, str, str]], backbone: Path) -> Callable[..., object]:
+    """`python -m harness.run --suite demo` with the tiny encoder."""
+    from harness import run
+
+    return lambda *more: command(run, "--suite", "demo", "--backbone", backbone, "--prompt-length", 3, *more)

@@ -13,9 +13,8 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from tiny import tiny_model, tiny_tokenizer
+from tiny import tiny_model
 
-from benchmarks.errors import run_command
 from benchmarks.registry import find_task
 from benchmarks.results import Manifest, Results, read_model, read_predictions
 from harness import rescore, run
@@ -27,31 +26,6 @@ from harness.features import TextEncoder
 from harness.store import load_run
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory) -> Path:
-    """A whole tiny BERT folder."""
-    folder = tmp_path_factory.mktemp("backbone")
-    tiny_model("bert").save_pretrained(folder)
-    tiny_tokenizer("bert").save(str(folder / "tokenizer.json"))
-    return folder
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Runs a program of the harness in this process; returns status, stdout and stderr."""
-
-    def call(module, *arguments):
-        monkeypatch.setattr(sys, "argv", ["program", *map(str, arguments)])
-        try:
-            status = run_command(module.main)
-        except SystemExit as error:  # argparse
-            status = error.code
-        output = capsys.readouterr()
-        return status, output.out, output.err
-
-    return call
 
 
 def small(backbone, out, *more):
