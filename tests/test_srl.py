@@ -82,9 +82,9 @@ love   (C-A1*       (V*)
 go (V*)
 """
 SENTENCE = ("The", "cats", "she", "says", "love", "hats")
-SAYS = Example("0.3", tokens=SENTENCE, marked=3, tags=("B-A1", "I-A1", "B-A0", "B-V", "B-C-A1", "I-C-A1"))
-LOVE = Example("0.4", tokens=SENTENCE, marked=4, tags=("B-A0", "I-A0", "O", "O", "B-V", "B-A1"))
-GO = Example("2.0", tokens=("Go",), marked=0, tags=("B-V",))
+SAYS = Example("0.3", tokens=SENTENCE, marked=3, tags=("B-A1", "I-A1", "B-A0", "B-V", "B-C-A1", "I-C-A1"), group="0")
+LOVE = Example("0.4", tokens=SENTENCE, marked=4, tags=("B-A0", "I-A0", "O", "O", "B-V", "B-A1"), group="0")
+GO = Example("2.0", tokens=("Go",), marked=0, tags=("B-V",), group="2")
 
 
 def conll05(folder: Path, words: str = WORDS, props: str = PROPS, name: str = "train.02", end: str = "") -> Path:
@@ -213,8 +213,10 @@ def test_conll12(tmp_path: Path) -> None:
     conll12(tmp_path, yes + SAY_LOVE, number=2)
     conll12(tmp_path, yes, number=1)
     say, love = read(CONLL12, tmp_path, "dev")
-    assert say == Example("2.3", tokens=SENTENCE, marked=3, tags=ARGUMENTS)
-    assert love == Example("2.4", tokens=SENTENCE, marked=4, tags=("B-ARG0", "I-ARG0", "O", "O", "B-V", "B-ARGM-TMP"))
+    assert say == Example("2.3", tokens=SENTENCE, marked=3, tags=ARGUMENTS, group="2")
+    assert love == Example(
+        "2.4", tokens=SENTENCE, marked=4, tags=("B-ARG0", "I-ARG0", "O", "O", "B-V", "B-ARGM-TMP"), group="2"
+    )
 
 
 def test_where_the_predicate_is(tmp_path: Path) -> None:
@@ -264,8 +266,8 @@ def test_propbank(tmp_path: Path) -> None:
     put(tmp_path, "srl/propbank_ewt/train.gold_conll.gz", "\n".join("\t".join(row) for row in rows) + "\n")
     words = ("Word", "play", "amuses")
     assert read(PROPBANK, tmp_path) == (
-        Example("0.1", tokens=words, marked=1, tags=("O", "B-V", "O")),
-        Example("0.2", tokens=words, marked=2, tags=("B-ARG1", "I-ARG1", "B-V")),
+        Example("0.1", tokens=words, marked=1, tags=("O", "B-V", "O"), group="0"),
+        Example("0.2", tokens=words, marked=2, tags=("B-ARG1", "I-ARG1", "B-V"), group="0"),
     )
 
 

@@ -18,7 +18,7 @@ class Propositions:
     """An example a predicate: the words of its sentence, the predicate marked, and its arguments as BIO2 tags.
 
     A sentence without predicates gives no example. An id is the number of the sentence in the split and that of the
-    predicate in the sentence, both from 0, as in "12.4".
+    predicate in the sentence, both from 0, as in "12.4"; the predicates of a sentence are a group.
 
     Attributes:
         word: the column of the words, from 0.
@@ -49,7 +49,7 @@ class Propositions:
             words = tuple(cells[self.word].strip(" ") for cells in sentence.cells)
             for at, column in self._columns(path, sentence):
                 tags = _tags(card, path, sentence, column, known)
-                row = {"id": f"{number}.{at}", "tokens": words, "marked": at, "tags": tags}
+                row = {"id": f"{number}.{at}", "group": str(number), "tokens": words, "marked": at, "tags": tags}
                 yield f"{path}:{sentence.numbers[at]}", row
 
     def _columns(self, path: Path, sentence: Sentence) -> Iterator[tuple[int, Sequence[str]]]:
@@ -129,4 +129,4 @@ def _stem(path: Path) -> str:
 
 def _proposition(card: TaskCard, row: Row, index: int) -> Example:
     """A `RowMapper` for tags that are checked already, each at its line."""
-    return Example(row["id"], tokens=row["tokens"], marked=row["marked"], tags=row["tags"])
+    return Example(**row)
