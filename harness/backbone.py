@@ -16,7 +16,7 @@ from huggingface_hub.errors import GatedRepoError, HFValidationError, HTTPError,
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging
 
@@ -30,6 +30,7 @@ FAMILIES = ("bert", "roberta", "xlm-roberta", "electra", "distilbert", "camember
 
 POOLED = ("bert", "roberta", "xlm-roberta", "camembert")
 POSITIONS_AFTER_PAD = ("roberta", "xlm-roberta", "camembert")
+MASKS = ("[MASK]", "<mask>")
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model")
 
 
@@ -43,15 +44,18 @@ class Backbone(nn.Module):
         pad_id: the piece that fills up short rows.
         token_types: True when the tokenizer marks the second text of a pair with 1 and the encoder reads such marks.
         max_positions: pieces of the longest row that the encoder takes, special tokens included.
+        mask_id: the piece that masks another one; None where the tokenizer has none.
+        source: the folder that it was loaded from, where more than the encoder may lie; None for other sources.
     """
 
-    def __init__(self, name: str, model: PreTrainedModel, tokenizer: Tokenizer) -> None:
+    def __init__(self, name: str, model: PreTrainedModel, tokenizer: Tokenizer, source: Path | None = None) -> None:
         """Freeze an encoder and put our attention in.
 
         Args:
             name: as the card is to show it.
             model: an encoder of one of `FAMILIES`; changed in place.
             tokenizer: its tokenizer; changed in place.
+            source: see the attribute.
 
         Raises:
             PolypromptError: tokenizer and encoder do not fit each other, or the encoder cannot carry a prefix.
@@ -66,7 +70,10 @@ class Backbone(nn.Module):
         self.tokenizer = tokenizer
         tokenizer.no_truncation()
         tokenizer.no_padding()
+        self.source = source
         self.pad_id: int = config.pad_token_id or 0
+        masks = (tokenizer.token_to_id(mask) for mask in MASKS)
+        self.mask_id: int | None = next((number for number in masks if number is not None), None)
         self.first_position = self.pad_id + 1 if config.model_type in POSITIONS_AFTER_PAD else 0
         self.max_positions: int = config.max_position_embeddings - self.first_position
         self.token_types = getattr(config, "type_vocab_size", 0) > 1 and any(tokenizer.encode("a", "b").type_ids)
@@ -197,7 +204,42 @@ def load_backbone(name: str) -> Backbone:
             name, ["config.json", "model*.safetensors*", "tokenizer*", "*vocab*", "merges.txt", "*.model"]
         )
     with _quiet():
-        return Backbone(shown, *(read_e5s1(source) if source.is_file() else _read_folder(name, source)))
+        if source.is_file():
+            return Backbone(shown, *read_e5s1(source))
+        return Backbone(shown, *_read_folder(name, source), source)
+
+
+def pretrained(
+    auto: type[AutoModel] | type[AutoModelForMaskedLM], name: str, folder: Path, **more: object
+) -> tuple[PreTrainedModel, list[str]]:
+    """A model from a folder with safetensors weights, in fp32.
+
+    Args:
+        auto: the class of transformers that reads it. name: for errors. folder: with config.json.
+        more: arguments of the model.
+
+    Returns:
+        The model, and the names of its weights that the folder lacks or has in another shape: random ones stand there.
+
+    Raises:
+        PolypromptError: the configuration or the weights cannot be loaded.
+    """
+    try:
+        with _quiet():
+            model, report = auto.from_pretrained(
+                folder,
+                config=AutoConfig.from_pretrained(folder, trust_remote_code=False),
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are among those that are returned
+                **more,
+            )
+    except Exception as error:  # a wrong value in a configuration ends in anything from KeyError to AssertionError
+        raise PolypromptError(f"{name}: its configuration or weights cannot be loaded ({_reason(error)})") from None
+    return model, sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])])
 
 
 def _download(name: str, patterns: list[str]) -> Path:
@@ -242,22 +284,7 @@ def _read_folder(name: str, folder: Path) -> tuple[PreTrainedModel, Tokenizer]:
         )
     if not any((folder / file).is_file() for file in VOCABULARIES):
         raise PolypromptError(f"{name}: no tokenizer there; one of these files is needed: {', '.join(VOCABULARIES)}")
-    try:
-        model, report = AutoModel.from_pretrained(
-            folder,
-            config=AutoConfig.from_pretrained(folder, trust_remote_code=False),
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are reported below, in one sentence
-            **({"add_pooling_layer": False} if family in POOLED else {}),
-        )
-    except Exception as error:  # a wrong value in a configuration ends in anything from KeyError to AssertionError
-        raise PolypromptError(f"{name}: its configuration or weights cannot be loaded ({_reason(error)})") from None
-    # transformers goes on with random weights in place of those that are absent or of another shape
-    wrong = sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])])
+    model, wrong = pretrained(AutoModel, name, folder, **({"add_pooling_layer": False} if family in POOLED else {}))
     if wrong:
         raise PolypromptError(f"{name}: {len(wrong)} of its weights are absent or of another shape, {wrong[0]} first")
     return model, _read_tokenizer(name, folder)

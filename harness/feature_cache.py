@@ -25,7 +25,7 @@ class CachedEncoder(TextEncoder):
         if cache.folder() is None:
             return encode(card, examples)
         asked = cache.content_hash(tuple[Example, ...], examples)
-        name = cache.key("features", self._identity, card.model_dump_json(), asked)
+        name = cache.key("features", self._identity, card.model_dump_json(), f"{self.masks.get(card.name)}", asked)
         return cache.through(name, list[Feature], lambda: encode(card, examples))
 
     @cached_property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,11 @@ WORD_MARK = "*"
 
 MARK = "\u2581"
 """SentencePiece's mark for the beginning of a word."""
+
+MASK_POSITION = 1
+"""Where a task that is answered at a mask has it: right behind the first piece, where no truncation reaches it."""
+
+_NO_MASKS: Mapping[str, int] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +85,22 @@ class TextEncoder:
         pad_id: piece that fills rows up.
         token_types: True when the backbone was trained with a second token type for the second text of a pair.
         max_positions: longest row that the backbone takes; cuts `TaskCard.max_length`.
+        masks: tasks that are answered at a mask -> its piece, which each of their rows gets at `MASK_POSITION`.
     """
 
-    def __init__(self, tokenizer: Tokenizer, pad_id: int, token_types: bool, max_positions: int) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        pad_id: int,
+        token_types: bool,
+        max_positions: int,
+        masks: Mapping[str, int] = _NO_MASKS,
+    ) -> None:
         self.tokenizer = tokenizer
         self.pad_id = pad_id
         self.token_types = token_types
         self.max_positions = max_positions
+        self.masks = masks
         self.tokenizer.no_padding()
 
     def features(self, card: TaskCard, examples: Sequence[Example]) -> list[Feature]:
@@ -101,18 +115,22 @@ class TextEncoder:
             return self._tagging(examples, limit, min(card.stride, limit // 4))
         if card.kind is Kind.SPAN:
             return self._span(examples, limit, min(card.stride, limit // 4))
-        self.tokenizer.enable_truncation(limit)
+        mask = self.masks.get(card.name)
+        self.tokenizer.enable_truncation(limit if mask is None else limit - 1)
         if card.kind is Kind.CHOICE:
             owners = [index for index, example in enumerate(examples) for _ in example.choices]
             texts: list[str | tuple[str, str]] = [(e.text, _asked(e, choice)) for e in examples for choice in e.choices]
         else:
             owners = list(range(len(examples)))
             texts = [e.text if e.text_pair is None else (e.text, e.text_pair) for e in examples]
-        return [self._row(owner, row) for owner, row in zip(owners, self.tokenizer.encode_batch(texts), strict=True)]
+        rows = self.tokenizer.encode_batch(texts)
+        return [self._row(owner, row, mask) for owner, row in zip(owners, rows, strict=True)]
 
-    def _row(self, example: int, row: Encoding) -> Feature:
-        input_ids = np.array(row.ids, np.int32)
-        return Feature(example, input_ids, self._types(row))
+    def _row(self, example: int, row: Encoding, mask: int | None) -> Feature:
+        input_ids, types = np.array(row.ids, np.int32), self._types(row)
+        if mask is not None:
+            input_ids, types = np.insert(input_ids, MASK_POSITION, mask), np.insert(types, MASK_POSITION, 0)
+        return Feature(example, input_ids, types)
 
     def _types(self, row: Encoding) -> Ints:
         return np.array(row.type_ids, np.int32) if self.token_types else np.zeros(len(row.ids), np.int32)
