@@ -140,8 +140,8 @@ def test_retrieval(read: Read) -> None:
         for source, target in [("zwei", "two"), ("eins", "one"), ("drei", "three")]
     ]
     split = read(TATOEBA, "test", "de", "google/xtreme", "tatoeba.deu", "validation", schema, rows)
-    assert split.candidates == ("one", "three", "two")
-    assert [(row.text, row.label) for row in split.examples] == [("zwei", "2"), ("eins", "0"), ("drei", "1")]
+    assert split.candidates == ("zwei", "eins", "drei")
+    assert [(row.text, row.label) for row in split.examples] == [("one", "1"), ("three", "2"), ("two", "0")]
 
 
 def test_more_rows_than_a_batch(read: Read) -> None:

@@ -287,26 +287,32 @@ def test_squad_errors_name_the_line(tmp_path: Path) -> None:
 # --- retrieval ------------------------------------------------------------------------------------------------------
 
 
-def tatoeba(folder: Path, gold: str = "1\n0\n2\n") -> Path:
+def tatoeba(folder: Path, gold: str = "2\n0\n1\n") -> Path:
     put(folder, "xtreme/download/tatoeba/de-en.de", "eins\nzwei\ndrei\n")
-    put(folder, "xtreme/download/tatoeba/de-en.en", "two\none\nthree\nfour\n")
+    put(folder, "xtreme/download/tatoeba/de-en.en", "two\none\nthree\n")
     return put(folder, "xtreme/gold/tatoeba/de-en.gold", gold)
 
 
 def test_parallel(tmp_path: Path) -> None:
     tatoeba(tmp_path)
     split = data.load(TATOEBA, "test", "de", tmp_path)
-    assert split.candidates == ("two", "one", "three", "four")
+    # eins is said to be in row 2 of the English file, and so on: the questions are the English sentences
+    assert split.candidates == ("eins", "zwei", "drei")
     assert [(row.id, row.text, row.label) for row in split.examples] == [
-        ("0", "eins", "1"),
-        ("1", "zwei", "0"),
-        ("2", "drei", "2"),
+        ("0", "two", "1"),
+        ("1", "one", "2"),
+        ("2", "three", "0"),
     ]
 
 
 @pytest.mark.parametrize(
     ("gold", "line", "words"),
-    [("1\n0\n4\n", 3, "'4' is no row"), ("1\nx\n2\n", 2, "'x' is no row"), ("1\n0\n", 2, "2 gold rows for the 3")],
+    [
+        ("1\n0\n4\n", 3, "'4' is no row"),
+        ("1\nx\n2\n", 2, "'x' is no row"),
+        ("1\n0\n", 2, "2 gold rows for the 3"),
+        ("1\n0\n1\n", 1, "row 2 is missing"),
+    ],
 )
 def test_parallel_refused(tmp_path: Path, gold: str, line: int, words: str) -> None:
     path = tatoeba(tmp_path, gold)
@@ -454,14 +460,18 @@ def test_real_retrieval(real: Path) -> None:
         english = (folder / f"{language}-en.en").read_text().split("\n")[:-1]
         gold = (real / f"xtreme/gold/tatoeba/{language}-en.gold").read_text().split()
         split = data.load(TATOEBA, "test", language, real)
-        assert [row.text for row in split.examples] == sources
-        assert [row.label for row in split.examples] == gold
-        assert list(split.candidates) == english
+        assert [row.text for row in split.examples] == english
+        assert list(split.candidates) == sources
+        for number, row in enumerate(gold):
+            assert split.examples[int(row)].label == str(number)
         # Pairs, as the hub has them, give back the official layout.
-        pairs = [Example(row.id, row.text, split.candidates[int(row.label)]) for row in split.examples]
+        pairs = [Example(str(number), english[int(row)], sources[number]) for number, row in enumerate(gold)]
         again = from_pairs(pairs)
         assert again.candidates == split.candidates
-        assert [again.candidates[int(row.label)] for row in again.examples] == [pair.text_pair for pair in pairs]
+        assert [row.text for row in again.examples] == sorted(english)
+        assert {(row.text, again.candidates[int(row.label)]) for row in again.examples} == {
+            (pair.text, pair.text_pair) for pair in pairs
+        }
 
 
 def test_real_file_with_wrong_offsets_is_refused(real: Path) -> None:

@@ -14,10 +14,16 @@ from benchmarks.task import TaskCard
 
 @dataclass(frozen=True)
 class Parallel:
-    """Source sentences, candidates, and line by line the 0-based row of the right candidate (XTREME): three files.
+    """Sentences, candidates, and line by line the 0-based row of the right candidate: three files.
 
     Two files are sentences and their translations, line by line.
+
+    Attributes:
+        gold_of_candidates: the third file is the other way round: for each candidate, the row of its sentence. So are
+            the gold rows of Tatoeba beside XTREME's files, which sort the English side.
     """
+
+    gold_of_candidates: bool = False
 
     def __call__(self, card: TaskCard, paths: Sequence[Path]) -> Split:
         """See `Reader`."""
@@ -28,19 +34,33 @@ class Parallel:
             raise DataError(f"{given}: {len(paths)} files where 3 are needed: source sentences, candidates, gold rows")
         source, target, gold = paths
         sentences, candidates, rows = read_lines(source), read_lines(target), read_lines(gold)
-        if len(rows) != len(sentences):
+        sides = [(source, sentences), (target, candidates)]
+        (asker, asking), (answerer, answering) = sides[::-1] if self.gold_of_candidates else sides
+        if len(rows) != len(asking):
             raise DataError(
-                f"{gold}:{len(rows)}: {len(rows)} gold rows for the {len(sentences)} sentences of {source}; "
+                f"{gold}:{len(rows)}: {len(rows)} gold rows for the {len(asking)} sentences of {asker}; "
                 "both files must come from one release"
             )
         for number, row in enumerate(rows, 1):
-            if not (row.isascii() and row.isdigit() and int(row) < len(candidates)):
-                raise DataError(f"{gold}:{number}: {row!r} is no row of {target}; it must be 0..{len(candidates) - 1}")
-        pairs = zip(sentences, rows, strict=True)
+            if not (row.isascii() and row.isdigit() and int(row) < len(answering)):
+                raise DataError(f"{gold}:{number}: {row!r} is no row of {answerer}; it must be 0..{len(answering) - 1}")
+        labels = [int(row) for row in rows]
+        if self.gold_of_candidates:
+            labels = _inverse(labels, len(sentences), gold)
+        pairs = zip(sentences, labels, strict=True)
         return Split(
-            tuple(Example(str(index), text=text, label=str(int(row))) for index, (text, row) in enumerate(pairs)),
+            tuple(Example(str(index), text=text, label=str(row)) for index, (text, row) in enumerate(pairs)),
             tuple(candidates),
         )
+
+
+def _inverse(rows: Sequence[int], count: int, gold: Path) -> list[int]:
+    """The candidate of each of `count` sentences, from the sentence of each candidate."""
+    found = {row: number for number, row in enumerate(rows)}
+    missing = next((row for row in range(count) if row not in found), None)
+    if missing is not None or len(found) < len(rows):
+        raise DataError(f"{gold}:1: not one line for each sentence; row {missing} is missing: fetch the file again")
+    return [found[row] for row in range(count)]
 
 
 def _aligned(source: Path, target: Path) -> Split:
@@ -55,10 +75,13 @@ def _aligned(source: Path, target: Path) -> Split:
 
 
 def from_pairs(pairs: Sequence[Example]) -> Split:
-    """Retrieval from aligned pairs: the candidates are the sorted `text_pair`s, as XTREME's script lays them out."""
-    order = sorted(range(len(pairs)), key=lambda index: pairs[index].text_pair or "")
-    row_of = {index: row for row, index in enumerate(order)}
+    """Retrieval from aligned pairs: sentences are sorted, so that a place says nothing, as XTREME lays them out.
+
+    Args:
+        pairs: `text` is the sentence, `text_pair` what is to be found; candidates keep the order of the pairs.
+    """
+    order = sorted(range(len(pairs)), key=lambda index: pairs[index].text)
     return Split(
-        tuple(Example(pair.id, text=pair.text, label=str(row_of[index])) for index, pair in enumerate(pairs)),
-        tuple(pairs[index].text_pair or "" for index in order),
+        tuple(Example(str(place), text=pairs[index].text, label=str(index)) for place, index in enumerate(order)),
+        tuple(pair.text_pair or "" for pair in pairs),
     )

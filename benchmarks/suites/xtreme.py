@@ -326,15 +326,16 @@ TATOEBA = Task(
     source=OfficialSource(
         {
             "test": SplitFiles(
+                # XTREME searches the other language's sentence for each English one (third_party/evaluate_retrieval.py)
                 (
-                    "xtreme/download/tatoeba/{language}-en.{language}",
                     "xtreme/download/tatoeba/{language}-en.en",
+                    "xtreme/download/tatoeba/{language}-en.{language}",
                     "xtreme/gold/tatoeba/{language}-en.gold",
                 ),
-                Parallel(),
+                Parallel(gold_of_candidates=True),
                 Hub(
                     _HUB,
-                    Columns(text="source_sentence", text_pair="target_sentence"),
+                    Columns(text="target_sentence", text_pair="source_sentence"),
                     config="tatoeba.{language}",
                     split="validation",
                     languages=_ISO_639_3,

@@ -138,10 +138,14 @@ def _question(example: Example, no_answer: bool) -> dict[str, Any]:
 
 def _parallel(reader: Parallel, content: Content) -> tuple[str, ...]:
     sentences, candidates = content.split.examples, content.split.candidates
+    gold = [example.label or "" for example in sentences]
+    if reader.gold_of_candidates:
+        row_of = {label: str(row) for row, label in enumerate(gold)}
+        gold = [row_of[str(number)] for number in range(len(candidates))]
     return (
         _joined(_in_one_line(example.text, number) for number, example in enumerate(sentences, 1)),
         _joined(_in_one_line(text, number) for number, text in enumerate(candidates, 1)),
-        _joined(example.label or "" for example in sentences),
+        _joined(gold),
     )
 
 
