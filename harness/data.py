@@ -14,7 +14,7 @@ from benchmarks.errors import MissingData, PolypromptError
 from benchmarks.own.labels import labelled
 from benchmarks.records import Split
 from benchmarks.registry import find_suite, find_task, own_suites
-from benchmarks.task import Task
+from benchmarks.task import Kind, Suite, Task
 from harness.config import RunConfig
 from harness.held_out import Selection, few_shot, hold_out
 
@@ -50,6 +50,19 @@ class TaskRows:
     limited: frozenset[Place]
 
 
+def chosen_suites(config: RunConfig) -> list[Suite]:
+    """The suites that a configuration names; with none, those of its task files.
+
+    Raises:
+        PolypromptError: an unknown suite, or none.
+    """
+    own = own_suites(config.task_file)
+    names = config.suite or [suite.name for suite in own]
+    if not names:
+        raise PolypromptError("--suite: name at least one suite; `python -m harness.run --list` shows them")
+    return [find_suite(name, own) for name in names]
+
+
 def chosen_tasks(config: RunConfig) -> list[Task]:
     """The tasks that a configuration names, in suite order.
 
@@ -57,11 +70,9 @@ def chosen_tasks(config: RunConfig) -> list[Task]:
         PolypromptError: an unknown suite, task or language, or nothing chosen.
     """
     own = own_suites(config.task_file)
-    chosen = config.suite or [suite.name for suite in own]
-    if not chosen:
-        raise PolypromptError("--suite: name at least one suite; `python -m harness.run --list` shows them")
-    tasks = [task for name in chosen for task in find_suite(name, own).tasks]
-    if own and not any(suite.name in chosen for suite in own):
+    suites = chosen_suites(config)
+    tasks = [task for suite in suites for task in suite.tasks]
+    if own and not any(suite in suites for suite in own):
         raise PolypromptError(f"--task-file: no task of it is asked for; add {own[0].name} to --suite")
     names = [task.name for task in tasks]
     for name in config.tasks:
@@ -77,6 +88,12 @@ def chosen_tasks(config: RunConfig) -> list[Task]:
         name, _, split = place.rpartition(".")
         if name not in names or split not in ("train", "dev", "test"):
             raise PolypromptError(f"--files {place}: write TASK.SPLIT=FILE with a chosen task and train, dev or test")
+    for name in config.label_words:
+        able = [task.name for task in tasks if task.card.kind is Kind.CLASSIFICATION and not task.card.head]
+        if name not in able:
+            raise PolypromptError(
+                f"--label-words {name}: no chosen task of labels; there are {', '.join(able) or 'none'}"
+            )
     if config.max_length is None:
         return tasks
     return [replace(task, card=task.card.model_copy(update={"max_length": config.max_length})) for task in tasks]
@@ -96,7 +113,8 @@ def load_rows(config: RunConfig) -> tuple[list[TaskRows], dict[str, str], list[s
     hashes: dict[str, str] = {}
     missing: list[MissingData] = []
     notes: list[str] = []
-    for task in chosen_tasks(config):
+    chosen = chosen_tasks(config)
+    for task in chosen:
         try:
             train, held, tuning = _training(config, task, hashes)
             task = task if train is None else labelled(task, train)
@@ -112,7 +130,8 @@ def load_rows(config: RunConfig) -> tuple[list[TaskRows], dict[str, str], list[s
                 evaluation[split, language] = _load(config, task, split, language, hashes)
             except MissingData as error:
                 missing.append(error)
-        if evaluation:
+        answers_others = train is not None and any(other.card.head == task.name for other in chosen)
+        if evaluation or answers_others:
             cut = frozenset(place for place, split in evaluation.items() if _is_cut(split, config.max_eval))
             limited = {place: _part(split, config.max_eval) for place, split in evaluation.items()}
             train = train and _part(train, config.max_train)
@@ -207,8 +226,18 @@ def _is_cut(split: Split, limit: int | None) -> bool:
 
 
 def _part(split: Split, limit: int | None) -> Split:
-    """At most `limit` rows, spread over the whole file and in its order; candidates of retrieval stay complete."""
+    """At most `limit` rows, spread over the whole file and in its order.
+
+    Rows of a group (the answers to one question) stay together, and candidates of retrieval stay complete.
+    """
     if limit is None or len(split.examples) <= limit:
         return split
-    kept = np.random.default_rng(_SUBSET_SEED).choice(len(split.examples), limit, replace=False)
+    members: dict[str, list[int]] = {}
+    for row, example in enumerate(split.examples):
+        members.setdefault(f"group {example.group}" if example.group else f"row {row}", []).append(row)
+    units = list(members.values())
+    kept: list[int] = []
+    for number in np.random.default_rng(_SUBSET_SEED).permutation(len(units)):
+        if len(kept) + len(units[number]) <= limit:
+            kept += units[number]
     return replace(split, examples=tuple(split.examples[row] for row in sorted(kept)))

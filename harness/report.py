@@ -10,8 +10,8 @@ from tabulate import tabulate
 from benchmarks.files import sha256
 from benchmarks.records import Prediction
 from benchmarks.results import ResultRecord, predictions_path
-from benchmarks.scoring import chance, score, signatures
-from benchmarks.task import TaskCard
+from benchmarks.scoring import average, chance, gap, score, signatures
+from benchmarks.task import Suite, TaskCard
 
 
 def make_record(
@@ -41,6 +41,24 @@ def make_record(
         predictions=path,
         sha256=sha256(run / path),
     )
+
+
+def averages_table(suites: Sequence[Suite], records: Sequence[ResultRecord]) -> str:
+    """One line an official average and a cross-lingual gap that can be had from some records; "" when none can."""
+    lines = []
+    for suite in suites:
+        for name, value in average(suite, records).items():
+            if value is not None:
+                lines.append((suite.name, name, f"{value:.1f}"))
+        for task in suite.tasks:
+            lost = gap(task, records)
+            if lost is not None:
+                what = f"{task.name}: lost from {task.card.train_language} to the other languages"
+                lines.append((suite.name, what, f"{lost:.1f}"))
+    if not lines:
+        return ""
+    headers = ("suite", "average", "points")
+    return tabulate(lines, headers=headers, disable_numparse=True, colalign=("left", "left", "right"))
 
 
 def score_table(records: Sequence[ResultRecord]) -> str:

@@ -30,7 +30,7 @@ from harness import provenance
 from harness.backbone import load_backbone
 from harness.checkpoint import Progress
 from harness.config import RunConfig, load_config, make_config, read_settings, save_config
-from harness.data import load_rows
+from harness.data import chosen_suites, load_rows
 from harness.device import find_device
 from harness.evaluate import evaluate
 from harness.feature_cache import CachedEncoder
@@ -40,7 +40,7 @@ from harness.listing import listing, listing_table
 from harness.methods import METHODS, find_method
 from harness.model import PromptedModel
 from harness.presets import find_preset, presets, presets_table
-from harness.report import score_table
+from harness.report import averages_table, score_table
 from harness.screen import Screen
 from harness.seeds import seeds_table, with_seeds
 from harness.sharing import Sharing
@@ -289,6 +289,10 @@ def main() -> int:
         print(done[0].model_dump_json(indent=2) if single else TypeAdapter(list[Results]).dump_json(done).decode())
         return 0
     print(score_table(done[0].records) if len(done) == 1 else seeds_table(done))
+    if len(done) == 1:
+        averages = averages_table(chosen_suites(config), done[0].records)
+        if averages:
+            print(f"\n{averages}")
     print("\nrun folder: " + " ".join(str(one.folder) for one in configs))
     return 0
 

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from seqeval.metrics.sequence_labeling import get_entities
 
+from benchmarks.metrics.srl import argument_sums
 from benchmarks.records import Prediction, Value
 from benchmarks.task import Kind, TaskCard
 
@@ -176,12 +177,20 @@ def _by_sums(
             return summed(lambda row: _own_score(row, scorer)), _ratio
         case Kind.TAGGING, "accuracy":
             return summed(_right_tags), _ratio
-        case Kind.TAGGING, "f1" | "f1_seqeval":
+        case Kind.TAGGING, "f1" | "f1_seqeval" | "f1_paper":
             return summed(_entities), _ratio
+        case Kind.TAGGING, "f1_official":
+            return summed(_arguments), _ratio
         case Kind.REGRESSION, "pearson" | "spearman" if max(map(len, units)) == 1:
             pairs = np.array([[row.value, row.gold] for (row,) in units], np.float64)
             return pairs, _pearson if metric == "pearson" else _spearman
     return None
+
+
+def _arguments(row: Prediction) -> Sequence[float]:
+    """Twice the right arguments of a predicate, and predicted plus gold ones, as srl-eval.pl counts them."""
+    parts: Sequence[float] = argument_sums([row.gold], [row.value])[0]  # type: ignore[list-item]
+    return parts
 
 
 def _f1_parts(row: Prediction, label: str) -> tuple[int, int]:
