@@ -55,6 +55,7 @@ def test_declaration_is_complete(task: Task) -> None:
     assert len(set(card.labels)) == len(card.labels)
     assert len(set(card.languages)) == len(card.languages) > 0
     assert all((task.title, task.licence, task.how_to_get))
+    assert {*task.averaged, *(number.metric for number in task.published)} <= set(card.metrics)
     # every metric is one that the kind has
     gold = GOLD.get(card.kind, card.labels[0] if card.labels else "0")
     value = "x" if card.kind is Kind.SPAN else gold
