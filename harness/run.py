@@ -9,6 +9,7 @@ import shlex
 import shutil
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,6 +38,7 @@ from harness.feature_cache import CachedEncoder
 from harness.initial import make_model
 from harness.learn import Learned, learn, selection_of
 from harness.listing import listing, listing_table
+from harness.lock import locked
 from harness.methods import METHODS, find_method
 from harness.model import PromptedModel
 from harness.presets import find_preset, presets, presets_table
@@ -146,14 +148,22 @@ def command_line(config: RunConfig) -> str:
 
 
 def execute(config: RunConfig, resume: bool, screen: Screen) -> Results:
-    """Train, evaluate and write the run folder.
+    """Train, evaluate and write the run folder, which belongs to this process meanwhile.
 
     Args:
         config: what to do. resume: go on where an interrupted run stopped. screen: shows progress.
 
     Raises:
+        Busy: another process works in the run folder.
         PolypromptError: see its message; what was computed so far stays in the run folder.
     """
+    # Processes that train together are one: the first of them takes the folder.
+    with locked(config.folder) if find_device(config.precision).rank == 0 else nullcontext():
+        return fill(config, resume, screen)
+
+
+def fill(config: RunConfig, resume: bool, screen: Screen) -> Results:
+    """`execute` in a run folder that is locked already."""
     run, method, code = config.folder, find_method(config.method), provenance.code_version()
     if _is_finished(config, run, resume):
         screen.say(f"{run} is complete")
