@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from benchmarks.errors import PolypromptError
 from benchmarks.files import sha256, write_atomic
@@ -17,6 +18,7 @@ from harness.held_out import Selection
 from harness.mixture import Sampling
 from harness.model import Pooling
 from harness.prompt import Init
+from harness.readout import HeadKind
 from harness.sharing import Sharing
 
 
@@ -41,7 +43,9 @@ class RunConfig(BaseModel):
         prompt_length: slots a layer. prompt_layers: see `harness.prompt.parse_layers`. init: see `harness.prompt.Init`.
         sharing: see `harness.sharing.Sharing`. rank: of the parts of `low-rank`.
         reparameterise: make the prompt by an MLP. prompt_dropout: on the prompt, in training.
-        pooling: what sequence heads read.
+        pooling: what linear sequence heads read.
+        head: how sequence tasks are answered, see `harness.readout.HeadKind`.
+        label_words: of `verbaliser`: task -> label -> the word that is scored for it; absent ones stand for themselves.
         sampling, temperature: how tasks are mixed.
         epochs: passes over all training rows in the mean; None: the method's default. max_steps: stop there.
         selection: see `harness.held_out.Selection`.
@@ -82,6 +86,8 @@ class RunConfig(BaseModel):
     reparameterise: bool = False
     prompt_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     pooling: Pooling = Pooling.CLS
+    head: HeadKind = HeadKind.LINEAR
+    label_words: dict[str, dict[str, str]] = {}
     sampling: Sampling = Sampling.PROPORTIONAL
     temperature: Annotated[float, Field(ge=1)] = 2.0
     epochs: Annotated[float, Field(gt=0)] | None = None
@@ -108,6 +114,13 @@ class RunConfig(BaseModel):
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0
     out: Path = Path("runs")
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
+
+    @field_validator("head")
+    @classmethod
+    def _reads_the_first_piece(cls, head: HeadKind, info: ValidationInfo) -> HeadKind:
+        if head is HeadKind.POOLER and info.data.get("pooling") is Pooling.MEAN:
+            raise PydanticCustomError("head", "a pooler reads the first piece, so leave --pooling mean away")
+        return head
 
     @property
     def identity(self) -> str:

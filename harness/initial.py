@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.errors import PolypromptError
 from benchmarks.task import Kind
 from harness.backbone import Backbone
 from harness.config import RunConfig
@@ -16,18 +17,35 @@ from harness.features import Feature, pad
 from harness.methods import Method
 from harness.model import PromptedModel
 from harness.prompt import DeepPrompt, Init, parse_layers
+from harness.readout import Readout
 from harness.sharing import LowRank, Prompts, Sharing
 from harness.train import TaskTraining
 
 
 def make_model(
-    config: RunConfig, method: Method, backbone: Backbone, rows: Sequence[TaskRows], training: Sequence[TaskTraining]
+    config: RunConfig,
+    method: Method,
+    backbone: Backbone,
+    rows: Sequence[TaskRows],
+    training: Sequence[TaskTraining],
+    readout: Readout | None = None,
 ) -> PromptedModel:
-    """The model as it is before the first step, decided by the seed."""
+    """The model as it is before the first step, decided by the seed.
+
+    Raises:
+        PolypromptError: a task is to be learned, and nothing that answers it is trained.
+    """
     torch.manual_seed(config.seed)
     prompts = _prompts(config, backbone, training) if method.prompt and training else None
     backbone.requires_grad_(method.backbone)
-    model = PromptedModel(backbone, prompts, [task_rows.task.card for task_rows in rows], config.pooling)
+    model = PromptedModel(backbone, prompts, [task_rows.task.card for task_rows in rows], config.pooling, readout)
+    beside_heads = [name for name, weight in model.named_parameters() if weight.requires_grad and name[:6] != "heads."]
+    fixed = [task.task.name for task in training if task.task.name not in model.heads]
+    if fixed and not beside_heads:
+        raise PolypromptError(
+            f"--method {method.name}: trains heads alone, and --head {config.head} leaves none to train for "
+            f"{', '.join(fixed)}; choose a method that trains a prompt or the encoder"
+        )
     center_regression(model, training)
     return model
 

@@ -11,11 +11,12 @@ from torch.nn import functional
 from benchmarks.task import Kind, TaskCard
 from harness.attention import Prefix
 from harness.backbone import Backbone
+from harness.readout import Readout
 from harness.sharing import PromptBank, Prompts
 
 
 class Pooling(StrEnum):
-    """What a sequence head reads: the first token, or the mean over real tokens."""
+    """What a linear sequence head reads: the first token, or the mean over real tokens."""
 
     CLS = "cls"
     MEAN = "mean"
@@ -38,27 +39,43 @@ class PromptedModel(nn.Module):
     Args:
         backbone: the encoder.
         prompt: the prompts of the tasks; None for methods without one.
-        cards: the tasks; every one gets a head, but retrieval and those that the head of another one answers.
+        cards: the tasks; every one gets a head, but retrieval, those that the head of another one answers, and those
+            that a masked-LM head answers.
         pooling: what sequence heads read.
+        readout: frozen layers between the encoder and the sequence tasks that read them; None: no task does.
 
     Attributes:
         tasks: names of the tasks that have a head or a prompt of their own, or could have.
     """
 
     def __init__(
-        self, backbone: Backbone, prompt: Prompts | PromptBank | None, cards: list[TaskCard], pooling: Pooling
+        self,
+        backbone: Backbone,
+        prompt: Prompts | PromptBank | None,
+        cards: list[TaskCard],
+        pooling: Pooling,
+        readout: Readout | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.prompt = prompt
         self.pooling = pooling
+        self.readout = readout
         self.tasks = tuple(dict.fromkeys(card.answered_by for card in cards))
-        heads = {card.name: make_head(card, backbone.hidden) for card in cards if not card.head}
+        spoken = {} if readout is None else readout.words
+        heads = {
+            card.name: make_head(card, backbone.hidden) for card in cards if not (card.head or card.name in spoken)
+        }
         self.heads = nn.ModuleDict({name: head for name, head in heads.items() if head is not None})
 
     def prefix(self, card: TaskCard, language: str = "") -> Prefix | None:
         """The prefix of a pass, None without a prompt."""
         return None if self.prompt is None else self.prompt(card.answered_by, language)
+
+    @property
+    def all_heads(self) -> dict[str, nn.Linear]:
+        """Task -> the linear layer that gives its scores: a trained head, or the words of its labels."""
+        return dict(self.heads.items()) | ({} if self.readout is None else dict(self.readout.words.items()))
 
     def outputs(
         self,
@@ -72,7 +89,8 @@ class PromptedModel(nn.Module):
 
         Args:
             card: the task of every row.
-            input_ids: [rows, seq], padded on the right. lengths: [rows]. type_ids: [rows, seq].
+            input_ids: [rows, seq], padded on the right, with a mask where the task is answered at one.
+            lengths: [rows]. type_ids: [rows, seq].
             language: of every row, for prompts with a part for it.
 
         Returns:
@@ -82,9 +100,11 @@ class PromptedModel(nn.Module):
         states = self.backbone(input_ids, lengths, type_ids, self.prefix(card, language))
         if card.kind is Kind.RETRIEVAL:
             return functional.normalize(_mean(states, lengths), dim=-1)
-        if card.kind in (Kind.TAGGING, Kind.SPAN):
-            return self.heads[card.answered_by](states)
-        return self.heads[card.answered_by](states[:, 0] if self.pooling is Pooling.CLS else _mean(states, lengths))
+        if self.readout is not None and self.readout.reads(card):
+            states = self.readout(states)
+        elif card.kind not in (Kind.TAGGING, Kind.SPAN):
+            states = states[:, 0] if self.pooling is Pooling.CLS else _mean(states, lengths)
+        return self.all_heads[card.answered_by](states)
 
 
 def _mean(states: Tensor, lengths: Tensor) -> Tensor:

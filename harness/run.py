@@ -42,6 +42,7 @@ from harness.lock import locked
 from harness.methods import METHODS, find_method
 from harness.model import PromptedModel
 from harness.presets import find_preset, presets, presets_table
+from harness.readout import make_readout, mask_pieces
 from harness.report import averages_table, score_table
 from harness.screen import Screen
 from harness.seeds import seeds_table, with_seeds
@@ -63,7 +64,9 @@ OPTIONS = {
     "sharing": "how tasks share a prompt: shared, specialise (then each goes on alone), low-rank (a small part each), "
     "separate (one each)",
     "rank": "of the small parts of --sharing low-rank",
-    "pooling": "what sequence heads read: cls or mean",
+    "pooling": "what linear sequence heads read: cls or mean",
+    "head": "how sequence tasks are answered: linear; pooler (frozen, then linear); verbaliser (label words at a mask, "
+    "nothing trained but the prompt)",
     "sampling": "task mixture: proportional, square-root, temperature, uniform",
     "temperature": "of --sampling temperature",
     "epochs": "passes over all training rows; default: the method's",
@@ -112,6 +115,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
         flag = "--" + name.replace("_", "-")
         parser.add_argument(flag, dest=name, action="store_true", default=argparse.SUPPRESS, help=text)
     parser.add_argument("--files", action="append", metavar="TASK.SPLIT=FILE,...", help="read these files instead")
+    parser.add_argument("--label-words", action="append", metavar="TASK.LABEL=WORD", help="what --head verbaliser says")
     parser.add_argument("--preset", metavar="NAME", help="released hyper-parameters; other settings go before them")
     parser.add_argument("--list-presets", action="store_true", help="show them with the published numbers, then stop")
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="so many runs, each with the next seed")
@@ -122,8 +126,12 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
     given = vars(parser.parse_args(arguments))
     flags = argparse.Namespace(**{name: given.pop(name) for name in FLAGS})
     places = dict(_file_option(text) for text in given.pop("files") or [])
+    words: dict[str, dict[str, str]] = {}
+    for text in given.pop("label_words") or []:
+        task, label, word = _word_option(text)
+        words.setdefault(task, {})[label] = word
     settings = {name: ",".join(value).split(",") if name in LISTS else value for name, value in given.items()}
-    return flags, settings | ({"files": places} if places else {})
+    return flags, settings | ({"files": places} if places else {}) | ({"label_words": words} if words else {})
 
 
 def _file_option(text: str) -> tuple[str, list[str]]:
@@ -133,6 +141,14 @@ def _file_option(text: str) -> tuple[str, list[str]]:
     return place, files.split(",")
 
 
+def _word_option(text: str) -> tuple[str, str, str]:
+    place, _, word = text.rpartition("=")
+    task, _, label = place.partition(".")
+    if not (task and label and word):
+        raise PolypromptError(f"--label-words {text}: write TASK.LABEL=WORD, for instance sst2.negative=bad")
+    return task, label, word
+
+
 def command_line(config: RunConfig) -> str:
     """The command that repeats a run."""
     words = ["python", "-m", "harness.run"]
@@ -140,6 +156,9 @@ def command_line(config: RunConfig) -> str:
         flag = "--" + name.replace("_", "-")
         if name == "files":
             words += [word for place, files in value.items() for word in (flag, f"{place}={','.join(files)}")]
+        elif name == "label_words":
+            said = [f"{task}.{label}={word}" for task, labels in value.items() for label, word in labels.items()]
+            words += [word for option in said for word in (flag, option)]
         elif value is True:
             words.append(flag)
         else:
@@ -172,20 +191,25 @@ def fill(config: RunConfig, resume: bool, screen: Screen) -> Results:
     for sentence in missing:
         screen.say(f"left out: {sentence}")
     backbone = load_backbone(config.backbone)
-    encoder = CachedEncoder(backbone.tokenizer, backbone.pad_id, backbone.token_types, backbone.max_positions)
+    cards = [task_rows.task.card for task_rows in rows]
+    readout = make_readout(config.head, backbone, cards, config.label_words)
+    for sentence in [] if readout is None else [str(readout), *readout.labels()]:
+        screen.say(sentence)
+    masks = mask_pieces(config.head, backbone, cards)
+    encoder = CachedEncoder(backbone.tokenizer, backbone.pad_id, backbone.token_types, backbone.max_positions, masks)
     device = find_device(config.precision)
     training = encode_training(rows, encoder, config.batch, config.seed)
-    model = make_model(config, method, backbone, rows, training).to(device.torch)
+    model = make_model(config, method, backbone, rows, training, readout).to(device.torch)
     fresh: list[PromptedModel] = [model]
 
     def make() -> PromptedModel:
         """The first model once; for another learning rate a new one, since the first may have changed its encoder."""
         if fresh:
             return fresh.pop()
-        return make_model(config, method, load_backbone(config.backbone), rows, training).to(device.torch)
+        return make_model(config, method, load_backbone(config.backbone), rows, training, readout).to(device.torch)
 
     trained = trained_parameters(model)
-    share = 100 * trained / (backbone.card.parameters + (0 if method.backbone else trained))
+    share = 100 * trained / sum(weight.numel() for weight in model.parameters())
     screen.say(
         f"{run.name}: {method.name} on {config.backbone}, {len(training)} tasks to learn, {len(rows)} to score, "
         f"{trained:,} parameters trained ({share:.2g} %), {device.precision}"
@@ -211,7 +235,7 @@ def fill(config: RunConfig, resume: bool, screen: Screen) -> Results:
         seed=config.seed,
         prompt=_prompt_sentence(config, model),
         backbone=backbone.card,
-        tasks=[task_rows.task.card for task_rows in rows],
+        tasks=cards,
         trainable=trained,
         share=share,
         selection=selection_of(config, rows, learned),
@@ -253,12 +277,13 @@ def _identity(config: RunConfig, hashes: dict[str, str]) -> str:
 
 def _prompt_sentence(config: RunConfig, model: PromptedModel) -> str:
     prompt = model.prompt
+    read = "" if model.readout is None else f"; {model.readout}"
     if prompt is None:
-        return "none"
+        return f"none{read}"
     made = ", by an MLP" if config.reparameterise else ""
     depth = f"{len(prompt.layers)} layers ({config.prompt_layers})"
     shared = "" if config.sharing is Sharing.SHARED else f", {config.sharing}"
-    return f"{config.prompt_length} slots in {depth}, init {config.init}{made}{shared}"
+    return f"{config.prompt_length} slots in {depth}, init {config.init}{made}{shared}{read}"
 
 
 def main() -> int:

@@ -15,17 +15,20 @@ from benchmarks.results import Manifest, read_model
 from harness.backbone import load_backbone
 from harness.config import load_config
 from harness.model import PromptedModel
+from harness.readout import HeadKind, Readout, head_kind
 from harness.sharing import PromptBank
 
 PROMPT, HEADS, BACKBONE = "prompt.safetensors", "heads.safetensors", "backbone.safetensors"
+READOUT = "readout.safetensors"
 
 
 def save_weights(model: PromptedModel, run: Path) -> None:
-    """Write prompts (with everything folded in), heads and, where it was trained, the backbone.
+    """Write prompts (with everything folded in), heads, what stands before them, and the backbone where it was trained.
 
     prompt.safetensors holds "prefix" [prompt, layer, 2, head, slot, head_dim] and, as metadata "polyprompt", a JSON
     object with "layers", "gated" and "rows": which prompt a task has, see `PromptBank`.
     heads.safetensors holds "TASK.weight" [labels, hidden] and "TASK.bias" [labels].
+    readout.safetensors holds the tensors of a `Readout` and, as metadata "polyprompt", its other arguments.
     """
     if model.prompt is not None:
         bank = model.prompt.fold(model.tasks)
@@ -33,6 +36,10 @@ def save_weights(model: PromptedModel, run: Path) -> None:
         metadata = {"polyprompt": json.dumps({"layers": bank.layers, "gated": bank.gated, "rows": bank.rows})}
         write_atomic(run / PROMPT, save({"prefix": bank.bank.contiguous().cpu()}, metadata))
     write_atomic(run / HEADS, save({name: value.cpu() for name, value in model.heads.state_dict().items()}))
+    if model.readout is not None:
+        metadata = {"polyprompt": json.dumps(model.readout.about)}
+        state = {name: value.contiguous().cpu() for name, value in model.readout.state_dict().items()}
+        write_atomic(run / READOUT, save(state, metadata))
     if any(weight.requires_grad for weight in model.backbone.parameters()):
         state = {name: value.contiguous().cpu() for name, value in model.backbone.model.state_dict().items()}
         write_atomic(run / BACKBONE, save(state))
@@ -52,17 +59,21 @@ def load_run(run: Path) -> PromptedModel:
             f"{run}: was trained on other weights of {config.backbone} (sha256 {manifest.backbone.sha256[:12]}) than "
             f"are there now ({backbone.card.sha256[:12]})"
         )
-    prompt = None
+    prompt, readout = None, None
     try:
         if (run / PROMPT).exists():
             with safe_open(run / PROMPT, framework="pt") as file:
                 about = json.loads(file.metadata()["polyprompt"])
                 prompt = PromptBank(file.get_tensor("prefix"), about["rows"], tuple(about["layers"]), about["gated"])
-        model = PromptedModel(backbone, prompt, manifest.tasks, config.pooling)
+        if any(head_kind(card, config.head) is not HeadKind.LINEAR for card in manifest.tasks):
+            with safe_open(run / READOUT, framework="pt") as file:
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+                readout = Readout(state, **json.loads(file.metadata()["polyprompt"]))
+        model = PromptedModel(backbone, prompt, manifest.tasks, config.pooling, readout)
         model.heads.load_state_dict(load_file(run / HEADS))
         if (run / BACKBONE).exists():
             backbone.model.load_state_dict(load_file(run / BACKBONE))
-    except (OSError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
+    except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise PolypromptError(f"{run}: its weights are missing or damaged: {error}") from None
     return model.requires_grad_(False).eval()
 
