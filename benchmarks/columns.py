@@ -39,8 +39,8 @@ def from_batch(hint: Any, batch: pa.RecordBatch) -> Any:
 def _encode(hint: Any, values: Sequence[Any]) -> pa.Array:
     kind, inner = _shape(hint)
     if kind is str:
-        number: dict[str, int] = {}
-        codes = [number.setdefault(text, len(number)) for text in values]
+        number = {text: code for code, text in enumerate(dict.fromkeys(values))}
+        codes = list(map(number.__getitem__, values))
         # Bytes, for JSON can hold lone surrogates, which are text to Python and not to Arrow.
         texts = pa.array([text.encode("utf-8", "surrogatepass") for text in number], pa.large_binary())
         return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), texts)

@@ -70,7 +70,8 @@ def read_sentences(path: Path, otherwise: str = "") -> list[Sentence]:
                 sentences.append(Sentence(numbers, cells))
                 numbers, cells = [], []
             continue
-        if line.startswith(_LEFT_OUT) or (tabbed and line.startswith("#") and "\t" not in line):
+        odd = line[0] in "-#"
+        if odd and (line.startswith(_LEFT_OUT) or (tabbed and line[0] == "#" and "\t" not in line)):
             continue
         columns = line.split("\t") if tabbed else _BLANKS.split(line.strip(" "))
         if cells and len(columns) != len(cells[0]):
@@ -151,14 +152,18 @@ class Conll:
             if (columns != width and not self.brackets) or 1 < columns <= max(self.token, self.tag):
                 raise _wrong_width(path, sentence.numbers[0], columns, max(width, self.tag + 1))
             all_tags.append(self._tags(card, path, sentence, known) if columns > 1 else [])
-        if not self.brackets:
+        if not self.brackets and any(tag.startswith("I-") for tag in known):
             self._begin_with_b(path, sentences, all_tags, known)
         for sentence, tags in zip(sentences, all_tags, strict=True):
             tokens = [cells[self.token] for cells in sentence.cells]
-            for number, token in zip(sentence.numbers, tokens, strict=True):
-                if not token.strip(" "):
-                    raise DataError(f"{path}:{number}: no token before the tag; write one, or leave the line blank")
+            if not all(map(str.strip, tokens)):  # seldom; not only blanks are stripped here
+                self._check_tokens(path, sentence, tokens)
             yield f"{path}:{sentence.numbers[0]}", {"tokens": tokens, "tags": tags}
+
+    def _check_tokens(self, path: Path, sentence: Sentence, tokens: Sequence[str]) -> None:
+        for number, token in zip(sentence.numbers, tokens, strict=True):
+            if not token.strip(" "):
+                raise DataError(f"{path}:{number}: no token before the tag; write one, or leave the line blank")
 
     def _tags(self, card: TaskCard, path: Path, sentence: Sentence, known: dict[str, str]) -> list[str]:
         """The tags of a sentence as the file has them, each one of the task's."""
@@ -168,11 +173,11 @@ class Conll:
                 tags = bracketed(tags)
             except BadCell as error:
                 raise DataError(f"{path}:{sentence.numbers[error.at]}: {error}") from None
-        for number, tag in zip(sentence.numbers, tags, strict=True):
-            if tag not in known:
-                if card.labels or not tag:
+        if not known.keys() >= set(tags):
+            for number, tag in zip(sentence.numbers, tags, strict=True):
+                if tag not in known and (card.labels or not tag):
                     raise DataError(f"{path}:{number}: {unknown_tag(card, tag)}")
-                known[tag] = tag
+                known.setdefault(tag, tag)
         return [known[tag] for tag in tags]
 
     def _begin_with_b(
