@@ -18,6 +18,7 @@ from benchmarks.files import sha256, write_atomic
 from benchmarks.results import BackboneCard, read_model, write_model
 from benchmarks.task import TaskCard
 from exporters.graph import Graph, Output
+from harness.placement import Positions
 
 CARD = "bundle.json"
 MODEL = "model.onnx"
@@ -95,7 +96,8 @@ class BundleCard(BaseModel):
     Attributes:
         run, method: where it comes from.
         backbone: the encoder. precision: of all tensors.
-        slots: prompt length; 0 without a prompt. prompt_layers: layers that have one.
+        slots: prompt length; 0 without a prompt. prompt_layers: layers that have one; none: it is in the input.
+        positions: where those of the real pieces begin, see `harness.placement.Positions`.
         pooling: what sequence heads read, "cls" or "mean".
         token_types: the graph has the input `token_type_ids`.
         pad_id: piece that fills rows up. max_positions: pieces of the longest row.
@@ -114,6 +116,7 @@ class BundleCard(BaseModel):
     precision: Literal["fp32"] = "fp32"
     slots: int
     prompt_layers: list[int]
+    positions: Positions = Positions.OWN
     pooling: Literal["cls", "mean"]
     token_types: bool
     pad_id: int

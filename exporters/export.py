@@ -29,6 +29,7 @@ from harness.data import load_evaluation
 from harness.device import find_device
 from harness.evaluate import compute
 from harness.model import PromptedModel
+from harness.placement import Positions
 from harness.store import load_run
 
 ATOL = 1e-3
@@ -88,7 +89,7 @@ def graph_of(model: PromptedModel, cards: Sequence[TaskCard]) -> Graph:
                 f"{', '.join(bare)}: has no prompt, where every other task has one of its own, and one graph cannot "
                 "hold both; leave it out with --tasks"
             )
-        prompt = Prompt(bank.bank.float().cpu().numpy(), bank.layers, bank.gated, rows)
+        prompt = Prompt(bank.bank.float().cpu().numpy(), bank.placement, rows)
     heads = {
         name: Head(head.weight.detach().float().cpu().numpy(), head.bias.detach().float().cpu().numpy())
         for name, head in model.heads.items()
@@ -105,11 +106,12 @@ def describe(model: PromptedModel, manifest: Manifest) -> BundleCard:
         method=manifest.method,
         backbone=manifest.backbone,
         slots=0 if prompt is None else prompt.slots,
-        prompt_layers=[] if prompt is None else list(prompt.layers),
+        prompt_layers=[] if prompt is None else list(prompt.placement.layers or ()),
+        positions=Positions.OWN if prompt is None else prompt.placement.positions,
         pooling=model.pooling.value,
         token_types=model.backbone.token_types,
         pad_id=model.backbone.pad_id,
-        max_positions=model.backbone.max_positions,
+        max_positions=model.max_positions,
         tasks=[
             BundledTask(
                 card=task,

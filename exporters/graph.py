@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from benchmarks.task import Kind, TaskCard
 from exporters.tensors import TensorFile
 from exporters.weights import EncoderWeights, Floats, Layer, Linear, Norm
+from harness.placement import Placement, Positions
 
 OPSET = 24
 """The first with `nonpad_kv_seqlen` in Attention, which needs no mask for rows that are padded on the right."""
@@ -33,24 +34,27 @@ OUTPUTS: Mapping[Kind, Output] = {
 
 @dataclass(frozen=True)
 class Prompt:
-    """Trained prefixes in their folded form.
+    """Trained prompts in their folded form.
 
     Attributes:
-        bank: keys and values, [prompt, prompted layer, 2, head, slot, head_dim].
-        layers: which layers are prompted, ascending, one for each entry of axis 1.
-        gated: the prefix has a softmax of its own and is added (zero-initialised gates, folded into the values).
+        bank: [prompt, ...], each as its placement describes it.
+        placement: where they enter.
         rows: task name -> its row of the bank.
     """
 
     bank: Floats
-    layers: tuple[int, ...]
-    gated: bool
+    placement: Placement
     rows: Mapping[str, int]
 
     @property
     def slots(self) -> int:
         """Prompt length."""
-        return int(self.bank.shape[4])
+        return int(self.bank.shape[-2])
+
+    @property
+    def shift(self) -> int:
+        """How far the positions of the real pieces are shifted."""
+        return self.slots if self.placement.positions is Positions.SHIFTED else 0
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class Graph:
             [batch, most labels], `token_logits` [batch, seq, most labels], `embedding` [batch, hidden]. Columns
             beyond the labels of a row's task are zero. Rows are padded on the right.
         backbone: frozen weights; their bytes do not depend on the tasks.
-        tasks: prefix bank and heads.
+        tasks: bank of prompts, and heads.
     """
 
     model: onnx.ModelProto
@@ -92,7 +96,7 @@ def build_graph(
         weights: the frozen encoder.
         cards: the tasks; the place in this sequence is the `task_id`.
         heads: task name -> head, for every task that has one of its own.
-        prompt: prefixes; None for a plain encoder.
+        prompt: prompts; None for a plain encoder.
         pooling: what sequence heads read: "cls" (the first piece) or "mean" (over real pieces).
     """
     return _Writer(weights, cards, heads, prompt, pooling).write()
@@ -142,58 +146,85 @@ class _Writer:
 
     def encoder(self) -> str:
         """Hidden states of the last layer, [batch, seq, hidden]."""
-        states = self.embeddings()
-        row, keys = None, None
+        row, lengths, keys = None, "lengths", "lengths"
         if self.prompt is not None:
             row = self.row_of_task("task_prompt", [self.prompt.rows[card.name] for card in self.cards])
             keys = self.node("Add", ["lengths", self.integers([self.prompt.slots])], "key_lengths")
+        vectors = self.prompt is not None and self.prompt.placement.layers is None
+        if vectors:
+            lengths = keys  # the prompt is a part of every row
+        states = self.embeddings(row if vectors else None)
         for number, layer in enumerate(self.weights.layers):
             name = f"layer.{number}"
-            mixed = self.attention(name, number, layer, states, row, keys)
+            mixed = self.attention(name, number, layer, states, row, lengths, keys)
             mixed = self.linear(f"{name}.attention_output", mixed, layer.attention_output)
             states = self.norm(f"{name}.attention_norm", self.node("Add", [mixed, states]), layer.attention_norm)
             inner = self.node("Gelu", [self.linear(f"{name}.ffn_in", states, layer.ffn_in)])
             outer = self.linear(f"{name}.ffn_out", inner, layer.ffn_out)
             states = self.norm(f"{name}.ffn_norm", self.node("Add", [outer, states]), layer.ffn_norm)
-        return states
+        if not vectors:
+            return states
+        cut = [self.integers([self.prompt.slots]), self.integers([np.iinfo(np.int64).max]), self.integers([1])]
+        return self.node("Slice", [states, *cut], "pieces")
 
-    def embeddings(self) -> str:
-        """Normalised sum of the embeddings of piece, position and type, at hidden width, [batch, seq, hidden]."""
+    def embeddings(self, row: str | None) -> str:
+        """Normalised sum of the embeddings of piece, position and type, at hidden width.
+
+        Args:
+            row: of the bank of vectors that stand in front, [batch]; None where there are none.
+
+        Returns:
+            [batch, seq, hidden], or [batch, slots + seq, hidden].
+        """
         weights = self.weights
         total = self.node("Gather", [self.frozen("word", weights.word), "input_ids"], "word_embedding")
         table = self.frozen("position", weights.position)
+        begin = weights.first_position + (0 if self.prompt is None else self.prompt.shift)
         end = self.node("Shape", ["input_ids"], start=1, end=2)
-        if weights.first_position:
-            end = self.node("Add", [end, self.integers([weights.first_position])])
-        position = self.node("Slice", [table, self.integers([weights.first_position]), end], "position_embedding")
+        if begin:
+            end = self.node("Add", [end, self.integers([begin])])
+        position = self.node("Slice", [table, self.integers([begin]), end], "position_embedding")
         total = self.node("Add", [total, position])
         if weights.token_type is not None:
             kind = self.frozen("token_type", weights.token_type)
             total = self.node(
                 "Add", [total, self.node("Gather", [kind, "token_type_ids"]) if weights.token_types else kind]
             )
+        if row is not None:
+            front = self.node("Gather", [self.trained("prompt", self.vectors()), row])
+            total = self.node("Concat", [front, total], axis=1)
         total = self.norm("embedding_norm", total, weights.embedding_norm)
         return total if weights.projection is None else self.linear("projection", total, weights.projection)
 
-    def attention(self, name: str, number: int, layer: Layer, states: str, row: str | None, keys: str | None) -> str:
+    def vectors(self) -> Floats:
+        """The bank of vectors with what their positions and their type add to them, [prompt, slot, embedding]."""
+        assert self.prompt is not None
+        begin = self.weights.first_position
+        bank = self.prompt.bank + self.weights.position[begin : begin + (self.prompt.shift or 1)]
+        return bank if self.weights.token_type is None else bank + self.weights.token_type[0]
+
+    def attention(
+        self, name: str, number: int, layer: Layer, states: str, row: str | None, lengths: str, keys: str
+    ) -> str:
         """Self-attention of one layer, with the prefix of each row's task where the layer has one.
 
         Args:
-            states: [batch, seq, hidden]. row: of the prefix bank, [batch]. keys: real pieces and slots, [batch].
+            states: [batch, seq, hidden]. row: of the prefix bank, [batch]. lengths: of the rows, [batch].
+            keys: the same where a prefix is in front of a row's own keys, [batch].
         """
         qkv = self.linear(f"{name}.qkv", states, layer.qkv)
         query, key, value = self.split(qkv)
-        if self.prompt is None or row is None or keys is None or number not in self.prompt.layers:
-            return self.attend(f"{name}.attention", query, key, value, "lengths")
-        place = self.prompt.layers.index(number)
+        if self.prompt is None or row is None or number not in (self.prompt.placement.layers or ()):
+            return self.attend(f"{name}.attention", query, key, value, lengths)
+        place = self.prompt.placement.layers.index(number)
         prompts, _, _, heads, slots, head_dim = self.prompt.bank.shape
         flat = self.prompt.bank[:, place].transpose(1, 0, 3, 2, 4).reshape(2, prompts, slots, heads * head_dim)
         prefix_key, prefix_value = (
             self.node("Gather", [self.trained(f"{name}.prefix_{kind}", bank), row])
             for kind, bank in zip(("key", "value"), flat, strict=True)
         )
-        if self.prompt.gated:
-            own = self.attend(f"{name}.attention", query, key, value, "lengths")
+        if self.prompt.placement.gated:
+            own = self.attend(f"{name}.attention", query, key, value, lengths)
             return self.node("Add", [own, self.attend(f"{name}.prefix_attention", query, prefix_key, prefix_value)])
         key = self.node("Concat", [prefix_key, key], axis=1)
         value = self.node("Concat", [prefix_value, value], axis=1)

@@ -29,11 +29,18 @@ class Prefix:
             section 3). True: the prefix has a softmax of its own and its result is added,
             `softmax(q K) V + softmax(q Pk) Pv` (LLaMA-Adapter, arXiv 2303.16199, section 3.2), with the gate, which
             starts at zero, already folded into the values: a prefix of zero values changes nothing.
+        shifted: the positions of the row start behind the prefix instead of at 0.
     """
 
     tensor: Tensor
     layers: tuple[int, ...]
     gated: bool = False
+    shifted: bool = False
+
+    @property
+    def slots(self) -> int:
+        """Prompt length."""
+        return self.tensor.shape[4]
 
 
 def attend(

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import GatedRepoError, HFValidationError, HTTPError, RepositoryNotFoundError
 from tokenizers import Tokenizer
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -32,6 +34,27 @@ POOLED = ("bert", "roberta", "xlm-roberta", "camembert")
 POSITIONS_AFTER_PAD = ("roberta", "xlm-roberta", "camembert")
 MASKS = ("[MASK]", "<mask>")
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model")
+
+
+@dataclass(frozen=True)
+class SoftPrompt:
+    """Vectors in front of the word embeddings of one forward pass (arXiv 2104.08691, section 2).
+
+    They are of the first text. Unless `shifted` they all stand at position 0, the row's own first: what that adds to
+    each is a constant, which a trained vector takes in.
+
+    Attributes:
+        tensor: `[batch or 1, slot, embedding]`; the embedding of ELECTRA may be narrower than its hidden states.
+        shifted: they take the positions from 0, and those of the row start behind them.
+    """
+
+    tensor: Tensor
+    shifted: bool = False
+
+    @property
+    def slots(self) -> int:
+        """Prompt length."""
+        return self.tensor.shape[1]
 
 
 class Backbone(nn.Module):
@@ -119,8 +142,17 @@ class Backbone(nn.Module):
         """Width of a key or value of one head."""
         return self.card.hidden // self.card.heads
 
+    @property
+    def words(self) -> nn.Embedding:
+        """The word embeddings."""
+        return self.model.get_input_embeddings()
+
     def forward(
-        self, input_ids: Tensor, lengths: Tensor, type_ids: Tensor | None = None, prefix: Prefix | None = None
+        self,
+        input_ids: Tensor,
+        lengths: Tensor,
+        type_ids: Tensor | None = None,
+        prompt: Prefix | SoftPrompt | None = None,
     ) -> Tensor:
         """Run the encoder.
 
@@ -128,15 +160,16 @@ class Backbone(nn.Module):
             input_ids: `[batch, seq]`; what stands behind a row's length does not matter.
             lengths: `[batch]`, real pieces of each row. Best kept on the CPU: the device is then not waited for.
             type_ids: `[batch, seq]`, which text of a pair a piece is of; not used unless `token_types`.
-            prefix: keys and values that every row sees besides its own; the positions of the row still start at 0.
+            prompt: keys and values, or vectors, that every row sees besides its own.
 
         Returns:
-            Hidden states of the last layer, `[batch, seq, hidden]`; without meaning behind a row's length.
+            Hidden states of the last layer, `[batch, seq, hidden]`, of the pieces alone; without meaning behind a
+            row's length.
 
         Raises:
             PolypromptError: the rows are longer than the encoder's positions.
         """
-        return self._run(input_ids, lengths, type_ids, prefix, None)
+        return self._run(input_ids, lengths, type_ids, prompt, None)
 
     @torch.no_grad()
     def keys_values(self, input_ids: Tensor, lengths: Tensor, type_ids: Tensor | None = None) -> Tensor:
@@ -157,26 +190,42 @@ class Backbone(nn.Module):
         input_ids: Tensor,
         lengths: Tensor,
         type_ids: Tensor | None,
-        prefix: Prefix | None,
+        prompt: Prefix | SoftPrompt | None,
         record: Record | None,
     ) -> Tensor:
-        length = input_ids.shape[1]
-        if length > self.max_positions:
-            raise PolypromptError(f"a row of {length} pieces, but {self.card.name} takes {self.max_positions} at most")
+        length, slots = input_ids.shape[1], 0 if prompt is None else prompt.slots
+        shift = slots if prompt is not None and prompt.shifted else 0
+        if length + shift > self.max_positions:
+            behind = f" behind a prompt of {shift}" if shift else ""
+            raise PolypromptError(
+                f"a row of {length} pieces{behind}, but {self.card.name} takes {self.max_positions} at most"
+            )
         places = torch.arange(length, device=input_ids.device)
+        positions = places + shift
+        inputs = {"input_ids": input_ids}
+        front = 0
+        if isinstance(prompt, SoftPrompt):
+            front = slots
+            words = self.words(input_ids)
+            inputs = {"inputs_embeds": torch.cat([prompt.tensor.expand(len(words), -1, -1), words], 1)}
+            first = torch.arange(slots, device=input_ids.device) if shift else places.new_zeros(slots)
+            positions = torch.cat([first, positions])
+            type_ids = None if type_ids is None else functional.pad(type_ids, (slots, 0))
         # Without a mask the fused attention kernels are faster, so none is passed when no row is padded.
-        padded = bool((lengths < length).any())
+        mask = None
+        if bool((lengths < length).any()):
+            mask = functional.pad(places < lengths.to(input_ids.device)[:, None], (front, 0), value=True)
         states: Tensor = self.model(
-            input_ids=input_ids,
-            attention_mask=places < lengths.to(input_ids.device)[:, None] if padded else None,
+            **inputs,
+            attention_mask=mask,
             # Given outright: RoBERTa's own rule counts pieces that differ from the pad piece, and so trips over a row
             # whose text has that piece. For all other rows the two agree.
-            position_ids=(places + self.first_position)[None],
-            prefix=prefix,
+            position_ids=(positions + self.first_position)[None],
+            prefix=prompt if isinstance(prompt, Prefix) else None,
             record=record,
             **({"token_type_ids": type_ids} if self.token_types else {}),
         ).last_hidden_state
-        return states
+        return states[:, front:]
 
 
 def load_backbone(name: str) -> Backbone:

@@ -17,6 +17,7 @@ from benchmarks.files import sha256, write_atomic
 from harness.held_out import Selection
 from harness.mixture import Sampling
 from harness.model import Pooling
+from harness.placement import Positions
 from harness.prompt import Init
 from harness.readout import HeadKind
 from harness.sharing import Sharing
@@ -41,8 +42,10 @@ class RunConfig(BaseModel):
         backbone: hub id, local folder or embedded name.
         method: see `harness.methods`.
         prompt_length: slots a layer. prompt_layers: see `harness.prompt.parse_layers`. init: see `harness.prompt.Init`.
+        positions: see `harness.placement.Positions`.
         sharing: see `harness.sharing.Sharing`. rank: of the parts of `low-rank`.
         reparameterise: make the prompt by an MLP. prompt_dropout: on the prompt, in training.
+        lora_rank, lora_alpha: see `harness.adapt.adapt`.
         pooling: what linear sequence heads read.
         head: how sequence tasks are answered, see `harness.readout.HeadKind`.
         label_words: of `verbaliser`: task -> label -> the word that is scored for it; absent ones stand for themselves.
@@ -81,10 +84,13 @@ class RunConfig(BaseModel):
     prompt_length: Positive = 16
     prompt_layers: str = "all"
     init: Init = Init.KV
+    positions: Positions = Positions.OWN
     sharing: Sharing = Sharing.SHARED
     rank: Positive = 2
     reparameterise: bool = False
     prompt_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    lora_rank: Positive = 8
+    lora_alpha: Annotated[float, Field(gt=0)] = 16.0
     pooling: Pooling = Pooling.CLS
     head: HeadKind = HeadKind.LINEAR
     label_words: dict[str, dict[str, str]] = {}

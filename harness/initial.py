@@ -1,8 +1,8 @@
-"""Where training begins: prompts from keys and values of real tokens, and heads that already know the mean."""
+"""Where training begins: prompts from states of real tokens, and heads that already know the mean."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -10,16 +10,30 @@ from torch import Tensor
 
 from benchmarks.errors import PolypromptError
 from benchmarks.task import Kind
+from harness.adapt import adapt
 from harness.backbone import Backbone
 from harness.config import RunConfig
 from harness.data import TaskRows
-from harness.features import Feature, pad
-from harness.methods import Method
+from harness.features import Feature, Rows, pad
+from harness.methods import Method, PromptOf
 from harness.model import PromptedModel
-from harness.prompt import DeepPrompt, Init, parse_layers
+from harness.placement import Placement, Positions
+from harness.prompt import Init, TrainedPrompt, parse_layers
 from harness.readout import Readout
 from harness.sharing import LowRank, Prompts, Sharing
 from harness.train import TaskTraining
+
+
+def max_positions(config: RunConfig, method: Method, backbone: Backbone) -> int:
+    """Pieces of the longest row of a run: positions that are shifted leave less room."""
+    shifted = method.prompt is not PromptOf.NONE and config.positions is Positions.SHIFTED
+    room = backbone.max_positions - (config.prompt_length if shifted else 0)
+    if room < 8:
+        raise PolypromptError(
+            f"--prompt-length {config.prompt_length}: {config.backbone} has {backbone.max_positions} positions, and "
+            "with --positions shifted the prompt takes them from the rows"
+        )
+    return room
 
 
 def make_model(
@@ -36,8 +50,10 @@ def make_model(
         PolypromptError: a task is to be learned, and nothing that answers it is trained.
     """
     torch.manual_seed(config.seed)
-    prompts = _prompts(config, backbone, training) if method.prompt and training else None
-    backbone.requires_grad_(method.backbone)
+    prompts = None
+    if method.prompt is not PromptOf.NONE and training:
+        prompts = _prompts(config, _placement(config, method, backbone), backbone, training)
+    adapt(backbone, method.backbone, config.lora_rank, config.lora_alpha)
     model = PromptedModel(backbone, prompts, [task_rows.task.card for task_rows in rows], config.pooling, readout)
     beside_heads = [name for name, weight in model.named_parameters() if weight.requires_grad and name[:6] != "heads."]
     fixed = [task.task.name for task in training if task.task.name not in model.heads]
@@ -56,29 +72,33 @@ def specialised(model: PromptedModel, training: Sequence[TaskTraining]) -> Promp
     shared = model.prompt.shared
     assert shared is not None
     bank = model.prompt.fold([""])
-    own = {task.task.name: DeepPrompt.of_states(bank.bank[0], bank.layers, bank.gated) for task in training}
+    own = {task.task.name: TrainedPrompt(bank.placement, bank.bank[0].clone()) for task in training}
     return Prompts(shared.requires_grad_(False), own)
 
 
-def _prompts(config: RunConfig, backbone: Backbone, training: Sequence[TaskTraining]) -> Prompts:
-    """The prompts of a run; what begins with keys and values takes them from the rows of the tasks that will use it."""
-    layers = parse_layers(config.prompt_layers, backbone.layers)
+def _placement(config: RunConfig, method: Method, backbone: Backbone) -> Placement:
+    gated = config.init is Init.ZERO_GATED
+    if method.prompt is PromptOf.DEEP:
+        layers = parse_layers(config.prompt_layers, backbone.layers)
+        return Placement(layers=layers, gated=gated, positions=config.positions)
+    if gated or config.prompt_layers != "all":
+        option = "--init zero-gated" if gated else f"--prompt-layers {config.prompt_layers}"
+        raise PolypromptError(f"{option}: needs a prompt in the layers, and that of {method.name} is in the input")
+    return Placement(layers=None, positions=config.positions)
 
-    def prompt(tasks: Sequence[TaskTraining]) -> DeepPrompt:
-        states = None
+
+def _prompts(config: RunConfig, placement: Placement, backbone: Backbone, training: Sequence[TaskTraining]) -> Prompts:
+    """The prompts of a run; those that begin with states of tokens take them from the rows of the tasks they serve."""
+
+    def prompt(tasks: Sequence[TaskTraining]) -> TrainedPrompt:
         if config.init is Init.KV:
             features = [feature for task in tasks for feature in task.features]
-            states = token_states(backbone, features, layers, config.prompt_length, config.seed)
-        return DeepPrompt(
-            layers,
-            backbone.heads,
-            config.prompt_length,
-            backbone.head_dim,
-            config.init,
-            states,
-            config.reparameterise,
-            config.prompt_dropout,
-        )
+            start = token_states(backbone, features, placement, config.prompt_length, config.seed)
+        else:
+            start = random_states(backbone, placement, config.prompt_length)
+            if config.reparameterise:
+                start.zero_()  # what the MLP makes is random already
+        return TrainedPrompt(placement, start, placement.gated, config.reparameterise, config.prompt_dropout)
 
     if config.sharing is Sharing.SEPARATE:
         return Prompts(None, {task.task.name: prompt([task]) for task in training})
@@ -88,30 +108,43 @@ def _prompts(config: RunConfig, backbone: Backbone, training: Sequence[TaskTrain
     return Prompts(shared, {task.task.name: LowRank(shared.shape, config.rank) for task in training})
 
 
+def random_states(backbone: Backbone, placement: Placement, slots: int) -> Tensor:
+    """Keys and values from N(0, 1); vectors before the input with the spread of the word embeddings."""
+    if placement.layers is None:
+        return torch.randn(slots, backbone.words.embedding_dim) * backbone.words.weight.std().cpu()
+    return torch.randn(len(placement.layers), 2, backbone.heads, slots, backbone.head_dim)
+
+
 def token_states(
-    backbone: Backbone, features: Sequence[Feature], layers: tuple[int, ...], slots: int, seed: int
+    backbone: Backbone, features: Sequence[Feature], placement: Placement, slots: int, seed: int
 ) -> Tensor:
-    """The frozen encoder's keys and values of randomly chosen real tokens, one token a slot.
+    """The frozen encoder's states of randomly chosen real tokens, one token a slot.
 
     Args:
-        backbone: the encoder, without prefix.
+        backbone: the encoder, without prompt.
         features: training rows of all tasks; each slot takes a token of one of them, special tokens excluded.
-        layers: the prompted layers. slots: prefix length. seed: of the choice.
+        placement: of the prompt. slots: its length. seed: of the choice.
 
     Returns:
-        [layer, 2, head, slot, head_dim]
+        As the placement describes it: keys and values of the prompted layers, or word embeddings.
     """
-    random = np.random.default_rng([seed, 2])
-    chosen = [features[row] for row in random.integers(len(features), size=slots)]
-    states = torch.empty(len(layers), 2, backbone.heads, slots, backbone.head_dim)
     device = next(backbone.parameters()).device
-    for slot, feature in enumerate(chosen):
-        rows = pad([feature], backbone.pad_id)
-        seq = len(feature)
-        position = int(random.integers(1, seq - 1)) if seq > 2 else 0
+    states = []
+    for rows, position in _tokens(features, slots, seed, backbone.pad_id):
         ids, lengths, types = (torch.from_numpy(a).to(device) for a in (rows.input_ids, rows.lengths, rows.type_ids))
-        states[..., slot, :] = backbone.keys_values(ids, lengths, types)[list(layers), :, 0, :, position].cpu()
-    return states
+        if placement.layers is None:
+            states.append(backbone.words(ids)[0, position].detach())
+        else:
+            states.append(backbone.keys_values(ids, lengths, types)[list(placement.layers), :, 0, :, position])
+    return torch.stack(states, -2).cpu()
+
+
+def _tokens(features: Sequence[Feature], slots: int, seed: int, pad_id: int) -> Iterator[tuple[Rows, int]]:
+    """A row, and the position of a token in it, for each slot."""
+    random = np.random.default_rng([seed, 2])
+    for feature in [features[row] for row in random.integers(len(features), size=slots)]:
+        seq = len(feature)
+        yield pad([feature], pad_id), int(random.integers(1, seq - 1)) if seq > 2 else 0
 
 
 def center_regression(model: PromptedModel, training: Sequence[TaskTraining]) -> None:

@@ -10,7 +10,8 @@ from torch.nn import functional
 
 from benchmarks.task import Kind, TaskCard
 from harness.attention import Prefix
-from harness.backbone import Backbone
+from harness.backbone import Backbone, SoftPrompt
+from harness.placement import Positions
 from harness.readout import Readout
 from harness.sharing import PromptBank, Prompts
 
@@ -68,8 +69,14 @@ class PromptedModel(nn.Module):
         }
         self.heads = nn.ModuleDict({name: head for name, head in heads.items() if head is not None})
 
-    def prefix(self, card: TaskCard, language: str = "") -> Prefix | None:
-        """The prefix of a pass, None without a prompt."""
+    @property
+    def max_positions(self) -> int:
+        """Pieces of the longest row: positions that are shifted leave less room."""
+        shifted = self.prompt is not None and self.prompt.placement.positions is Positions.SHIFTED
+        return self.backbone.max_positions - (self.prompt.slots if shifted else 0)
+
+    def prompt_of(self, card: TaskCard, language: str = "") -> Prefix | SoftPrompt | None:
+        """The prompt of a pass, None without one."""
         return None if self.prompt is None else self.prompt(card.answered_by, language)
 
     @property
@@ -97,7 +104,7 @@ class PromptedModel(nn.Module):
             Classification: logits [rows, labels]. Regression, multiple choice: [rows, 1]. Tagging: [rows, seq, labels].
             Span extraction: logits of begin and end [rows, seq, 2]. Retrieval: unit vectors [rows, hidden].
         """
-        states = self.backbone(input_ids, lengths, type_ids, self.prefix(card, language))
+        states = self.backbone(input_ids, lengths, type_ids, self.prompt_of(card, language))
         if card.kind is Kind.RETRIEVAL:
             return functional.normalize(_mean(states, lengths), dim=-1)
         if self.readout is not None and self.readout.reads(card):

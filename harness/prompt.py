@@ -1,7 +1,8 @@
-"""The deep prompt: trained keys and values in front of a layer's own (P-Tuning v2, arXiv 2110.07602)."""
+"""The trained prompt: keys and values in front of a layer's own (arXiv 2110.07602), or vectors before the input."""
 
 from __future__ import annotations
 
+import math
 import re
 from enum import StrEnum
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.errors import PolypromptError
+from harness.placement import Placement
 
 MLP_WIDTH = 512
 """Hidden width of the reparameterisation, as in the authors' code."""
@@ -17,8 +19,10 @@ MLP_WIDTH = 512
 class Init(StrEnum):
     """How a prompt begins.
 
-    `normal`: keys and values drawn from N(0, 1), as the authors' embedding is.
-    `kv`: the frozen encoder's own keys and values of real tokens, so that training begins at states it has seen.
+    `normal`: keys and values drawn from N(0, 1), as the authors' embedding is; vectors before the input with the
+    spread of the word embeddings.
+    `kv`: the frozen encoder's own keys and values of real tokens, so that training begins at states it has seen;
+    before the input their word embeddings.
     `zero-gated`: a softmax of its own for the prefix, its result scaled by a gate a head that begins at 0, so that the
     untrained prompt changes nothing (arXiv 2303.16199). A zero prefix alone would still take attention away.
     """
@@ -59,64 +63,52 @@ def parse_layers(text: str, layers: int) -> tuple[int, ...]:
     return tuple(sorted(chosen))
 
 
-class DeepPrompt(nn.Module):
-    """Trained prefixes for some layers of a frozen encoder.
+class TrainedPrompt(nn.Module):
+    """A prompt while it is trained: deep, or of the input alone, as its placement says.
 
     Args:
-        layers: indices of the prompted layers, ascending.
-        heads: attention heads. slots: prefix length. head_dim: width of a head.
-        init: see `Init`.
-        states: with `Init.KV`: keys and values of real tokens, [layer, 2, head, slot, head_dim].
-        reparameterise: make the prefix by an MLP from an embedding of each slot. The MLP is folded away on saving.
-        dropout: on keys and values while training, as the authors do.
+        placement: where it enters.
+        start: what it begins at, as `Placement.layers` describes it. With an MLP: what the MLP's result is added to.
+        gate: scale the values by a gate a head that begins at 0; needs a placement that is gated.
+        reparameterise: make the prompt by an MLP from an embedding of each slot. The MLP is folded away on saving.
+        dropout: on the prompt while training, as the authors do.
     """
 
     def __init__(
         self,
-        layers: tuple[int, ...],
-        heads: int,
-        slots: int,
-        head_dim: int,
-        init: Init = Init.NORMAL,
-        states: Tensor | None = None,
+        placement: Placement,
+        start: Tensor,
+        gate: bool = False,
         reparameterise: bool = False,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.layers = layers
-        self.gated = init is Init.ZERO_GATED
-        self.shape = (len(layers), 2, heads, slots, head_dim)
+        self.placement = placement
+        self.shape = tuple(start.shape)
         self.dropout = nn.Dropout(dropout)
-        start = torch.randn(self.shape) if states is None else states.reshape(self.shape).clone()
-        self.gate = nn.Parameter(torch.zeros(len(layers), heads, 1, 1)) if self.gated else None
+        self.gate = nn.Parameter(torch.zeros(len(start), start.shape[2], 1, 1)) if gate else None
         self.mlp: nn.Module | None = None
         if reparameterise:
-            hidden = heads * head_dim
+            slots = start.shape[-2]
+            width = start.numel() // slots
+            hidden = width // math.prod(start.shape[:-3])  # a deep prompt has keys and values of several layers
             self.slots = nn.Parameter(torch.randn(slots, hidden))
-            self.mlp = nn.Sequential(
-                nn.Linear(hidden, MLP_WIDTH), nn.Tanh(), nn.Linear(MLP_WIDTH, len(layers) * 2 * hidden)
-            )
-            # What the MLP adds to: real states stay the point of departure whatever its random weights give.
-            self.register_buffer("offset", start if init is Init.KV else torch.zeros(()))
+            self.mlp = nn.Sequential(nn.Linear(hidden, MLP_WIDTH), nn.Tanh(), nn.Linear(MLP_WIDTH, width))
+            self.start = nn.Buffer(start)
         else:
             self.slots = nn.Parameter(start)
 
-    @classmethod
-    def of_states(cls, states: Tensor, layers: tuple[int, ...], gated: bool = False) -> DeepPrompt:
-        """A prompt that begins at given keys and values, [layer, 2, head, slot, head_dim], a gate folded in."""
-        _, _, heads, slots, head_dim = states.shape
-        prompt = cls(layers, heads, slots, head_dim, Init.KV, states)
-        prompt.gated = gated  # the separate softmax remains
-        return prompt
-
     def tensor(self) -> Tensor:
-        """Keys and values with MLP and gate folded in, [layer, 2, head, slot, head_dim]."""
-        keys_values = self.slots
+        """The prompt with MLP and gate folded in, of the shape of `start`."""
+        states = self.slots
         if self.mlp is not None:
-            count, _, heads, slots, head_dim = self.shape
-            made = self.mlp(self.slots).view(slots, count, 2, heads, head_dim)
-            keys_values = made.permute(1, 2, 3, 0, 4) + self.offset
-        keys_values = self.dropout(keys_values)
+            states = by_slot(self.mlp(self.slots), self.shape) + self.start
+        states = self.dropout(states)
         if self.gate is None:
-            return keys_values
-        return torch.stack([keys_values[:, 0], keys_values[:, 1] * self.gate], 1)
+            return states
+        return torch.stack([states[:, 0], states[:, 1] * self.gate], 1)
+
+
+def by_slot(rows: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A row for each slot, [slot, width], as a prompt of the given shape, whose last axis but one is that of slots."""
+    return rows.view(shape[-2], *shape[:-2], shape[-1]).movedim(0, -2)

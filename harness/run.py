@@ -28,6 +28,7 @@ from benchmarks.results import (
     write_model,
 )
 from harness import provenance
+from harness.adapt import merge
 from harness.backbone import load_backbone
 from harness.checkpoint import Progress
 from harness.config import RunConfig, load_config, make_config, read_settings, save_config
@@ -35,12 +36,13 @@ from harness.data import chosen_suites, load_rows
 from harness.device import find_device
 from harness.evaluate import evaluate
 from harness.feature_cache import CachedEncoder
-from harness.initial import make_model
+from harness.initial import make_model, max_positions
 from harness.learn import Learned, learn, selection_of
 from harness.listing import listing, listing_table
 from harness.lock import locked
 from harness.methods import METHODS, find_method
 from harness.model import PromptedModel
+from harness.placement import Positions
 from harness.presets import find_preset, presets, presets_table
 from harness.readout import make_readout, mask_pieces
 from harness.report import averages_table, score_table
@@ -60,10 +62,13 @@ OPTIONS = {
     "prompt_length": "slots a layer",
     "prompt_layers": 'layers with a prompt: "all", "top:4", "bottom:2", "6-11", "0,2,4-5"',
     "init": "how the prompt begins: kv, normal, zero-gated",
+    "positions": "where those of the real tokens begin: own (at 0) or shifted (behind the prompt, as in peft)",
     "prompt_dropout": "dropout on the prompt",
     "sharing": "how tasks share a prompt: shared, specialise (then each goes on alone), low-rank (a small part each), "
     "separate (one each)",
     "rank": "of the small parts of --sharing low-rank",
+    "lora_rank": "of the additions of --method lora",
+    "lora_alpha": "the additions are scaled by this over their rank",
     "pooling": "what linear sequence heads read: cls or mean",
     "head": "how sequence tasks are answered: linear; pooler (frozen, then linear); verbaliser (label words at a mask, "
     "nothing trained but the prompt)",
@@ -195,8 +200,8 @@ def fill(config: RunConfig, resume: bool, screen: Screen) -> Results:
     readout = make_readout(config.head, backbone, cards, config.label_words)
     for sentence in [] if readout is None else [str(readout), *readout.labels()]:
         screen.say(sentence)
-    masks = mask_pieces(config.head, backbone, cards)
-    encoder = CachedEncoder(backbone.tokenizer, backbone.pad_id, backbone.token_types, backbone.max_positions, masks)
+    masks, longest = mask_pieces(config.head, backbone, cards), max_positions(config, method, backbone)
+    encoder = CachedEncoder(backbone.tokenizer, backbone.pad_id, backbone.token_types, longest, masks)
     device = find_device(config.precision)
     training = encode_training(rows, encoder, config.batch, config.seed)
     model = make_model(config, method, backbone, rows, training, readout).to(device.torch)
@@ -221,6 +226,7 @@ def fill(config: RunConfig, resume: bool, screen: Screen) -> Results:
         learned = learn(make, training, rows, encoder, config, method, device, checkpoints, identity, screen)
     model, progress = learned.model, learned.progress
     save_weights(model, run)
+    merge(model.backbone)
     began = time.monotonic()
     records, thresholds = evaluate(run, model, encoder, rows, device, screen)
     manifest = Manifest(
@@ -281,9 +287,11 @@ def _prompt_sentence(config: RunConfig, model: PromptedModel) -> str:
     if prompt is None:
         return f"none{read}"
     made = ", by an MLP" if config.reparameterise else ""
-    depth = f"{len(prompt.layers)} layers ({config.prompt_layers})"
+    layers = prompt.placement.layers
+    place = "the input" if layers is None else f"{len(layers)} layers ({config.prompt_layers})"
+    shifted = ", positions shifted" if config.positions is Positions.SHIFTED else ""
     shared = "" if config.sharing is Sharing.SHARED else f", {config.sharing}"
-    return f"{config.prompt_length} slots in {depth}, init {config.init}{made}{shared}{read}"
+    return f"{config.prompt_length} slots in {place}, init {config.init}{made}{shifted}{shared}{read}"
 
 
 def main() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
@@ -9,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from harness.attention import Prefix
-from harness.prompt import DeepPrompt
+from harness.backbone import SoftPrompt
+from harness.placement import Placement, Positions
+from harness.prompt import TrainedPrompt, by_slot
 
 
 class Sharing(StrEnum):
@@ -27,25 +30,23 @@ class Sharing(StrEnum):
 
 
 class LowRank(nn.Module):
-    """A small part that is added to a shared prompt: over all layers, keys, values and heads a product of two factors.
+    """A small part that is added to a shared prompt: over all that a slot holds a product of two factors.
 
     It begins at zero. With r much smaller than the slots it has about r / slots of the prompt's parameters.
 
     Args:
-        shape: of the prompt, [layer, 2, head, slot, head_dim]. rank: r.
+        shape: of the prompt, [..., slot, width]. rank: r.
     """
 
-    def __init__(self, shape: tuple[int, int, int, int, int], rank: int) -> None:
+    def __init__(self, shape: tuple[int, ...], rank: int) -> None:
         super().__init__()
-        layers, two, heads, slots, head_dim = shape
         self.shape = shape
-        self.slots = nn.Parameter(torch.randn(slots, rank) / rank**0.5)
-        self.states = nn.Parameter(torch.zeros(rank, layers * two * heads * head_dim))
+        self.slots = nn.Parameter(torch.randn(shape[-2], rank) / rank**0.5)
+        self.states = nn.Parameter(torch.zeros(rank, math.prod(shape) // shape[-2]))
 
     def tensor(self) -> Tensor:
-        """[layer, 2, head, slot, head_dim]"""
-        layers, two, heads, slots, head_dim = self.shape
-        return (self.slots @ self.states).view(slots, layers, two, heads, head_dim).permute(1, 2, 3, 0, 4)
+        """Of the prompt's shape."""
+        return by_slot(self.slots @ self.states, self.shape)
 
 
 class Prompts(nn.Module):
@@ -59,32 +60,32 @@ class Prompts(nn.Module):
 
     def __init__(
         self,
-        shared: DeepPrompt | None,
-        tasks: Mapping[str, DeepPrompt | LowRank] | None = None,
+        shared: TrainedPrompt | None,
+        tasks: Mapping[str, TrainedPrompt | LowRank] | None = None,
         languages: Mapping[str, LowRank] | None = None,
     ) -> None:
         super().__init__()
         self.shared = shared
         self.tasks = nn.ModuleDict(tasks or {})
         self.languages = nn.ModuleDict(languages or {})
-        first = shared or next(part for part in self.tasks.values() if isinstance(part, DeepPrompt))
-        self.layers, self.gated, self.slots = first.layers, first.gated, first.shape[3]
+        first = shared or next(part for part in self.tasks.values() if isinstance(part, TrainedPrompt))
+        self.placement, self.slots = first.placement, first.shape[-2]
 
     def tensor(self, task: str, language: str = "") -> Tensor:
-        """Keys and values for a task, with everything folded in, [layer, 2, head, slot, head_dim]."""
+        """The prompt of a task, with everything folded in, of the shape that its placement describes."""
         own = dict(self.tasks.items()).get(task)
-        if isinstance(own, DeepPrompt):
+        if isinstance(own, TrainedPrompt):
             return own.tensor()
         total = self.shared.tensor()
         for part in (own, dict(self.languages.items()).get(language)):
             total = total if part is None else total + part.tensor()
         return total
 
-    def forward(self, task: str, language: str = "") -> Prefix | None:
-        """The prefix of a pass whose rows are all of one task and language; None where a task has no prompt."""
+    def forward(self, task: str, language: str = "") -> Prefix | SoftPrompt | None:
+        """The prompt of a pass whose rows are all of one task and language; None where a task has none."""
         if self.shared is None and task not in self.tasks:
             return None
-        return Prefix(self.tensor(task, language).unsqueeze(2), self.layers, self.gated)
+        return _enter(self.tensor(task, language), self.placement)
 
     def fold(self, tasks: Iterable[str]) -> PromptBank:
         """The same prompts as they are stored and exported; gives equal outputs.
@@ -104,34 +105,42 @@ class Prompts(nn.Module):
                     rows[f"{name}@{language}" if language else name] = len(tensors)
                     tensors.append(self.tensor(name, language))
         self.train(was_training)
-        return PromptBank(torch.stack(tensors), rows, self.layers, self.gated)
+        return PromptBank(torch.stack(tensors), rows, self.placement)
 
 
 class PromptBank(nn.Module):
     """Prompts that are not trained any more: one tensor, and which row of it a task and language get.
 
     Args:
-        tensor: [prompt, layer, 2, head, slot, head_dim].
+        tensor: [prompt, ...], each as the placement describes it.
         rows: "task" or "task@language" -> row; an empty task stands for every other one.
-        layers: the prompted layers, ascending. gated: see `Prefix`.
+        placement: where they enter.
     """
 
-    def __init__(self, tensor: Tensor, rows: Mapping[str, int], layers: tuple[int, ...], gated: bool) -> None:
+    def __init__(self, tensor: Tensor, rows: Mapping[str, int], placement: Placement) -> None:
         super().__init__()
         self.bank = nn.Buffer(tensor)
         self.rows = dict(rows)
-        self.layers, self.gated, self.slots = layers, gated, tensor.shape[4]
+        self.placement, self.slots = placement, tensor.shape[-2]
 
     def row(self, task: str, language: str = "") -> int | None:
         """The row of a task, that of a language where it has one; None where the task has no prompt."""
         name = task if task in self.rows else ""
         return self.rows.get(f"{name}@{language}", self.rows.get(name))
 
-    def forward(self, task: str, language: str = "") -> Prefix | None:
-        """The prefix of a pass whose rows are all of one task and language; None where a task has no prompt."""
+    def forward(self, task: str, language: str = "") -> Prefix | SoftPrompt | None:
+        """The prompt of a pass whose rows are all of one task and language; None where a task has none."""
         row = self.row(task, language)
-        return None if row is None else Prefix(self.bank[row].unsqueeze(2), self.layers, self.gated)
+        return None if row is None else _enter(self.bank[row], self.placement)
 
     def fold(self, tasks: Iterable[str]) -> PromptBank:
         """Itself."""
         return self
+
+
+def _enter(tensor: Tensor, placement: Placement) -> Prefix | SoftPrompt:
+    """A prompt as the backbone takes it, the same for all rows."""
+    shifted = placement.positions is Positions.SHIFTED
+    if placement.layers is None:
+        return SoftPrompt(tensor[None], shifted)
+    return Prefix(tensor.unsqueeze(2), placement.layers, placement.gated, shifted)

@@ -22,7 +22,7 @@ from harness.config import RunConfig
 from harness.data import TaskRows
 from harness.device import Device
 from harness.features import Feature, TextEncoder, pad
-from harness.methods import Method
+from harness.methods import Method, Weights
 from harness.mixture import schedule, shares
 from harness.model import PromptedModel
 from harness.objectives import Target, collate, count, loss_of, make_targets
@@ -281,7 +281,7 @@ def _save(
 def _set_mode(model: PromptedModel, method: Method, config: RunConfig) -> None:
     """Dropout on what is trained. A frozen encoder computes as it will when it is deployed."""
     model.train()
-    model.backbone.train(method.backbone)
+    model.backbone.train(method.backbone is not Weights.NONE)
     model.backbone.checkpoint_activations(config.checkpoint_activations)
 
 

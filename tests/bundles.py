@@ -10,7 +10,9 @@ from benchmarks.task import Kind, TaskCard
 from exporters.bundle import BundleCard, write_bundle
 from exporters.export import describe, graph_of
 from harness.backbone import Backbone
+from harness.initial import random_states
 from harness.model import Pooling, PromptedModel
+from harness.placement import Placement, Positions
 from harness.sharing import PromptBank
 
 CARDS = [
@@ -28,18 +30,21 @@ CARDS = [
 
 def tiny_prompted(
     family: str = "bert",
-    layers: tuple[int, ...] = tuple(range(LAYERS)),
+    layers: tuple[int, ...] | None = tuple(range(LAYERS)),
     gated: bool = False,
     pooling: str = "cls",
     cards: list[TaskCard] = CARDS,
+    positions: str = "own",
 ) -> PromptedModel:
-    """A random prompted model; no layers: without a prompt."""
+    """A random prompted model, half of its tasks with a prompt of their own; no layers: without, None: in the input."""
     backbone = Backbone("tiny", tiny_model(family), tiny_tokenizer(family))
     torch.manual_seed(1)
     prompt = None
-    if layers:
-        shape = (1, len(layers), 2, backbone.heads, 5, backbone.head_dim)
-        prompt = PromptBank(torch.randn(shape), {"": 0}, layers, gated)
+    if layers != ():
+        placement = Placement(layers=layers, gated=gated, positions=Positions(positions))
+        bank = torch.stack([random_states(backbone, placement, 5) for _ in range(3)])
+        own = [card.name for card in cards[::2]]
+        prompt = PromptBank(bank, {"": 0} | {name: 1 + number % 2 for number, name in enumerate(own)}, placement)
     model = PromptedModel(backbone, prompt, cards, Pooling(pooling))
     for head in model.heads.values():
         torch.nn.init.normal_(head.weight)

@@ -1,6 +1,7 @@
 """Our attention against a loop over rows and heads that knows neither masks nor batches, for every family."""
 
 import copy
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -11,7 +12,7 @@ from transformers import AlbertConfig, AlbertModel
 
 from benchmarks.errors import PolypromptError
 from harness.attention import Prefix, attend, key_mask, number_layers
-from harness.backbone import Backbone
+from harness.backbone import Backbone, SoftPrompt
 
 LENGTHS = torch.tensor([9, 4, 1, 7])
 SEQ = 9
@@ -44,6 +45,10 @@ def random_prefix(layers, batch, slots=5):
     return torch.randn(len(layers), 2, batch, HEADS, slots, HIDDEN // HEADS, generator=generator)
 
 
+def random_vectors(backbone, slots=5):
+    return torch.randn(1, slots, backbone.words.embedding_dim, generator=torch.Generator().manual_seed(3))
+
+
 def parts(model):
     """The linear maps and norms of each layer, in the order: q, k, v, out, norm, in, out, norm."""
     if model.config.model_type == "distilbert":
@@ -62,19 +67,37 @@ def parts(model):
             )
 
 
+def embed(model, ids, types, prompt):
+    """The embeddings of one row piece by piece, behind the vectors of a soft prompt, `[seq, hidden]`."""
+    tables = model.embeddings
+    first = 2 if model.config.model_type in ("roberta", "xlm-roberta", "camembert") else 0  # behind that of padding
+    begin = first + (prompt.slots if prompt is not None and prompt.shifted else 0)
+    words = tables.word_embeddings.weight[ids]
+    pieces = [(word, begin + n, kind) for n, (word, kind) in enumerate(zip(words, types, strict=True))]
+    if isinstance(prompt, SoftPrompt):
+        pieces = [
+            (v.double(), first + (n if prompt.shifted else 0), 0) for n, v in enumerate(prompt.tensor[0])
+        ] + pieces
+    x = torch.stack([word + tables.position_embeddings.weight[position] for word, position, _ in pieces])
+    if hasattr(tables, "token_type_embeddings"):
+        x = x + torch.stack([tables.token_type_embeddings.weight[kind] for _, _, kind in pieces])
+    x = tables.LayerNorm(x)
+    return model.embeddings_project(x) if model.config.model_type == "electra" else x
+
+
 @torch.no_grad()
-def by_hand(model, ids, lengths, types, prefix=None):
+def by_hand(model, ids, lengths, types, prompt=None):
     """Each row alone, without its padding, head by head, in float64.
 
     Returns: per row the states `[length, hidden]`, and keys and values `[layer, 2, head, length, head_dim]`.
     """
     model = copy.deepcopy(model).double()
     width = HIDDEN // HEADS
+    prefix, soft = (prompt if isinstance(prompt, kind) else None for kind in (Prefix, SoftPrompt))
     states, caches = [], []
     for row, length in enumerate(lengths.tolist()):
-        marks = {"token_type_ids": types[row : row + 1, :length]} if types is not None else {}
-        x = model.embeddings(ids[row : row + 1, :length], **marks)
-        x = model.embeddings_project(x)[0] if model.config.model_type == "electra" else x[0]
+        kinds = [0] * length if types is None else types[row, :length].tolist()
+        x = embed(model, ids[row, :length], kinds, prompt)
         cache = []
         for number, (q, k, v, out, norm, inner, outer, last_norm) in enumerate(parts(model)):
             heads, keys, values = [], [], []
@@ -95,7 +118,7 @@ def by_hand(model, ids, lengths, types, prefix=None):
             cache.append(torch.stack([torch.stack(keys), torch.stack(values)]))
             x = norm(x + out(torch.cat(heads, -1)))
             x = last_norm(x + outer(nn.functional.gelu(inner(x))))
-        states.append(x)
+        states.append(x if soft is None else x[soft.slots :])
         caches.append(torch.stack(cache))
     return states, caches
 
@@ -119,18 +142,46 @@ def assert_rows(got, expected):
         torch.testing.assert_close(row[: len(want)].double(), want, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("shifted", [False, True])
 @pytest.mark.parametrize("gated", [False, True])
-def test_prefix_equals_the_loop(pair, gated):
+def test_prefix_equals_the_loop(pair, gated, shifted):
     backbone, model = pair
     for layers, batch, padded in product([(0, 2), (1,), (0, 1, 2)], [1, len(LENGTHS)], [False, True]):
         lengths = LENGTHS if padded else torch.full_like(LENGTHS, SEQ)
         ids, types = rows(backbone.pad_id, lengths)
-        prefix = Prefix(random_prefix(layers, batch), layers, gated)
+        prefix = Prefix(random_prefix(layers, batch), layers, gated, shifted)
         expected, _ = by_hand(model, ids, lengths, types if backbone.token_types else None, prefix)
         plain, _ = by_hand(model, ids, lengths, types if backbone.token_types else None)
         got = backbone(ids, lengths, types, prefix)
         assert_rows(got, expected)
         assert (got[0] - plain[0]).abs().max() > 1e-2  # the prefix does something, so the comparison means something
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+def test_soft_prompt_equals_the_loop(pair, shifted):
+    backbone, model = pair
+    for padded in (False, True):
+        lengths = LENGTHS if padded else torch.full_like(LENGTHS, SEQ)
+        ids, types = rows(backbone.pad_id, lengths)
+        prompt = SoftPrompt(random_vectors(backbone), shifted)
+        expected, _ = by_hand(model, ids, lengths, types if backbone.token_types else None, prompt)
+        plain, _ = by_hand(model, ids, lengths, types if backbone.token_types else None)
+        got = backbone(ids, lengths, types, prompt)
+        assert got.shape == (*ids.shape, HIDDEN)
+        assert_rows(got, expected)
+        assert (got[0] - plain[0]).abs().max() > 1e-2
+
+
+def test_a_row_fits_behind_a_shifted_prompt_or_is_refused(pair):
+    backbone, _ = pair
+    longest = torch.full((1, backbone.max_positions), 7)
+    for prompt in (Prefix(random_prefix((0,), 1), (0,)), SoftPrompt(random_vectors(backbone))):
+        lengths = torch.tensor([backbone.max_positions])
+        assert backbone(longest, lengths, None, prompt).shape[1] == backbone.max_positions
+        shifted = replace(prompt, shifted=True)
+        assert backbone(longest[:, 5:], lengths - 5, None, shifted).shape[1] == backbone.max_positions - 5
+        with pytest.raises(PolypromptError, match="behind a prompt of 5"):
+            backbone(longest[:, 4:], lengths - 4, None, shifted)
 
 
 def test_without_prefix_equals_transformers(pair):
@@ -143,11 +194,13 @@ def test_without_prefix_equals_transformers(pair):
         assert_rows(backbone(ids, lengths, types), [e[:n].double() for e, n in zip(expected, lengths, strict=True)])
 
 
-@pytest.mark.parametrize("gated", [None, False, True])
+@pytest.mark.parametrize("gated", [None, False, True, "input"])
 def test_padding_changes_no_real_piece(pair, gated):
     backbone, _ = pair
     ids, types = rows(backbone.pad_id)
     prefix = None if gated is None else Prefix(random_prefix((0, 1), 1), (0, 1), gated)
+    if gated == "input":
+        prefix = SoftPrompt(random_vectors(backbone))
     together = backbone(ids, LENGTHS, types, prefix)
     wider = torch.cat([ids, ids.new_full((len(ids), 6), 7)], 1)  # padded with a word instead of the pad piece
     padded = backbone(wider, LENGTHS, torch.cat([types, types.new_ones(len(ids), 6)], 1), prefix)
@@ -176,6 +229,15 @@ def test_gradient_reaches_the_prefix_alone(pair, gated):
     backbone(ids, LENGTHS, types, Prefix(tensor, (0, 2), gated))[:, 0].sum().backward()
     assert tensor.grad is not None
     assert (tensor.grad.abs().amax(dim=(2, 3, 4, 5)) > 0).all()
+    assert all(parameter.grad is None for parameter in backbone.parameters())
+
+
+def test_gradient_reaches_the_soft_prompt_alone(pair):
+    backbone, _ = pair
+    ids, types = rows(backbone.pad_id)
+    tensor = random_vectors(backbone).requires_grad_()
+    backbone(ids, LENGTHS, types, SoftPrompt(tensor))[:, 0].sum().backward()
+    assert (tensor.grad.abs().amax(2) > 0).all()
     assert all(parameter.grad is None for parameter in backbone.parameters())
 
 
@@ -217,8 +279,8 @@ def test_runs_under_autocast(gated):
     ids, _ = rows(backbone.pad_id)
     prefix = Prefix(random_prefix((0, 1, 2), 1), (0, 1, 2), gated)
     with torch.autocast("cpu", torch.bfloat16):
-        got = backbone(ids, LENGTHS, prefix=prefix)
-    expected = backbone(ids, LENGTHS, prefix=prefix)
+        got = backbone(ids, LENGTHS, prompt=prefix)
+    expected = backbone(ids, LENGTHS, prompt=prefix)
     assert ((got - expected).abs()[0] < 0.15).float().mean() > 0.99
 
 

@@ -7,9 +7,9 @@ import torch
 from safetensors import safe_open
 
 from harness.device import find_device
-from harness.model import PromptedModel
+from harness.placement import Placement
 from harness.sharing import PromptBank
-from harness.store import PROMPT, save_weights
+from harness.store import PROMPT, save_bank
 
 
 def test_two_precisions_in_one_process():
@@ -24,14 +24,13 @@ def test_two_precisions_in_one_process():
 
 @pytest.mark.parametrize("gated", [False, True])
 def test_a_stored_prompt_has_the_same_bytes_every_time(tmp_path, gated):
-    prompt = PromptBank(torch.randn(1, 2, 2, 2, 3, 4), {"": 0}, (0, 2), gated)
-    model = PromptedModel(torch.nn.Identity(), prompt, [], "cls")
+    prompt = PromptBank(torch.randn(1, 2, 2, 2, 3, 4), {"": 0}, Placement(layers=(0, 2), gated=gated))
     written = set()
     for _ in range(20):  # an order that changes would show in one of them: a chance of 1 in 2 ** 19 that it does not
-        save_weights(model, tmp_path)
+        save_bank(prompt, tmp_path / PROMPT)
         written.add((tmp_path / PROMPT).read_bytes())
     assert len(written) == 1
     with safe_open(tmp_path / PROMPT, framework="pt") as file:
         about = file.metadata()["polyprompt"]
         assert file.metadata().keys() == {"polyprompt"}
-        assert json.loads(about) == {"layers": [0, 2], "gated": gated, "rows": {"": 0}}
+        assert json.loads(about) == {"layers": [0, 2], "gated": gated, "positions": "own", "rows": {"": 0}}

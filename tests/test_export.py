@@ -20,6 +20,7 @@ from exporters.session import Session
 from harness.backbone import load_backbone
 from harness.config import RunConfig, save_config
 from harness.model import PromptedModel
+from harness.placement import Placement
 from harness.sharing import PromptBank
 from harness.store import save_weights
 
@@ -36,7 +37,7 @@ def make_run(folder: Path, method: str, family: str = "bert") -> Path:
     prompt = None
     if method == "ptuning-v2":
         rows = {"": 0, "demo-topic": 1, "demo-names": 2}  # two tasks with a prompt of their own
-        prompt = PromptBank(torch.randn(3, 2, 2, backbone.heads, 3, backbone.head_dim), rows, (0, 2), False)
+        prompt = PromptBank(torch.randn(3, 2, 2, backbone.heads, 3, backbone.head_dim), rows, Placement(layers=(0, 2)))
     config = RunConfig(suite=["demo"], languages=["en", "de"], backbone=str(source), method=method)
     model = PromptedModel(backbone, prompt, CARDS, config.pooling)
     manifest = tiny_manifest(model, CARDS).model_copy(update={"method": method})

@@ -13,11 +13,14 @@ from tiny import FAMILIES, LAYERS, VOCABULARY, tiny_model
 
 from benchmarks.errors import PolypromptError
 from benchmarks.task import Kind, TaskCard
+from exporters.bundle import open_bundle
 from exporters.weights import read_weights
 from harness.model import PromptedModel
 
 Arrays = Mapping[str, np.ndarray]
 Engine = Callable[[Path, Arrays], Arrays]
+
+Layers = tuple[int, ...] | None
 
 ALL = tuple(range(LAYERS))
 
@@ -96,9 +99,25 @@ def test_prompted_layers_and_gates(layers: tuple[int, ...], gated: bool, engine:
     check(tiny_prompted("bert", layers, gated), tmp_path / "b", engine, 1e-4)
 
 
-@pytest.mark.parametrize("layers", [(), ALL])
+@pytest.mark.parametrize("positions", ["own", "shifted"])
+@pytest.mark.parametrize("layers", [None, (0, 2)])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_vectors_in_front_and_shifted_positions(family: str, layers: Layers, positions: str, tmp_path: Path) -> None:
+    model = tiny_prompted(family, layers, pooling="mean", positions=positions)
+    check(model, tmp_path / "b", run_onnxruntime, 1e-4)
+    card = open_bundle(tmp_path / "b")
+    assert (card.slots, card.prompt_layers, card.positions) == (5, list(layers or ()), positions)
+    assert card.max_positions == model.backbone.max_positions - (5 if positions == "shifted" else 0)
+
+
+@pytest.mark.parametrize("family", ["bert", "electra", "xlm-roberta"])
+def test_openvino_takes_vectors_in_front(family: str, tmp_path: Path) -> None:
+    check(tiny_prompted(family, None), tmp_path / "b", run_openvino, 1e-4)
+
+
+@pytest.mark.parametrize("layers", [(), ALL, None])
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
-def test_a_single_task(card: TaskCard, layers: tuple[int, ...], tmp_path: Path) -> None:
+def test_a_single_task(card: TaskCard, layers: Layers, tmp_path: Path) -> None:
     check(tiny_prompted("bert", layers, cards=[card]), tmp_path / "b", run_onnxruntime, 1e-4, [card])
 
 

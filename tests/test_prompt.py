@@ -1,4 +1,4 @@
-"""The deep prompt: layers, beginnings, folding."""
+"""The trained prompt: layers, beginnings, folding."""
 
 import pytest
 import torch
@@ -8,7 +8,8 @@ from benchmarks.errors import PolypromptError
 from harness.backbone import Backbone
 from harness.features import Feature
 from harness.initial import token_states
-from harness.prompt import DeepPrompt, Init, parse_layers
+from harness.placement import Placement
+from harness.prompt import TrainedPrompt, parse_layers
 from harness.sharing import LowRank, Prompts
 
 HEAD_DIM = HIDDEN // HEADS
@@ -40,39 +41,61 @@ def test_bad_layers_are_refused(text):
         parse_layers(text, 6)
 
 
+def deep(layers, start=None, gated=False, **options):
+    """A trained deep prompt that begins at given or random states."""
+    start = torch.randn(len(layers), 2, HEADS, 5, HEAD_DIM) if start is None else start
+    return TrainedPrompt(Placement(layers=layers, gated=gated), start, gate=gated, **options)
+
+
 @pytest.mark.parametrize("reparameterise", [False, True])
-@pytest.mark.parametrize("init", list(Init))
-def test_folding_keeps_the_outputs(backbone, init, reparameterise):
+@pytest.mark.parametrize("kind", ["deep", "gated", "input"])
+def test_folding_keeps_the_outputs(backbone, kind, reparameterise):
     torch.manual_seed(1)
-    states = torch.randn(2, 2, HEADS, 5, HEAD_DIM) if init is Init.KV else None
-    prompt = DeepPrompt((0, 2), HEADS, 5, HEAD_DIM, init, states, reparameterise, dropout=0.3)
+    if kind == "input":
+        start = torch.randn(5, HIDDEN)
+        prompt = TrainedPrompt(Placement(layers=None), start, reparameterise=reparameterise, dropout=0.3)
+    else:
+        prompt = deep((0, 2), gated=kind == "gated", reparameterise=reparameterise, dropout=0.3)
     if prompt.gate is not None:
         torch.nn.init.normal_(prompt.gate)  # as after training
     ids, lengths = torch.randint(5, 60, (3, 9)), torch.tensor([9, 4, 7])
     prompts = Prompts(prompt)
     bank = prompts.fold(["a", "b"])
-    assert bank.bank.shape == (1, 2, 2, HEADS, 5, HEAD_DIM), "tasks that share a prompt share its row"
+    assert bank.bank.shape == (1, *prompt.shape), "tasks that share a prompt share its row"
+    assert (bank.slots, bank.placement) == (5, prompt.placement)
     assert prompt.training, "folding must not leave the prompt in evaluation mode"
     with torch.no_grad():
-        expected = backbone(ids, lengths, prefix=prompts.eval()("a"))
-        got = backbone(ids, lengths, prefix=bank("b"))
+        expected = backbone(ids, lengths, prompt=prompts.eval()("a"))
+        got = backbone(ids, lengths, prompt=bank("b"))
     for row, length in enumerate(lengths):
         torch.testing.assert_close(got[row, :length], expected[row, :length], rtol=0, atol=1e-6)
 
 
+def test_the_mlp_makes_each_slot_from_its_own_embedding():
+    """Keys before values, layer by layer, heads side by side: the layout of the authors' code, written out here."""
+    prompt = deep((0, 1), torch.zeros(2, 2, HEADS, 5, HEAD_DIM), reparameterise=True)
+    into, _, out = prompt.mlp
+    assert prompt.slots.shape == (5, HIDDEN)
+    tensor = prompt.tensor()
+    for slot in range(5):
+        row = out.weight @ torch.tanh(into.weight @ prompt.slots[slot] + into.bias) + out.bias
+        for number, part in enumerate(row.split(HIDDEN)):
+            layer, kind = divmod(number, 2)
+            torch.testing.assert_close(tensor[layer, kind, :, slot].flatten(), part)
+
+
 def test_zero_gated_begins_as_the_bare_backbone_and_a_zero_prefix_does_not(backbone):
     ids, lengths = torch.randint(5, 60, (2, 9)), torch.tensor([9, 9])
-    gated = DeepPrompt((0, 1, 2), HEADS, 5, HEAD_DIM, Init.ZERO_GATED)
-    zeros = DeepPrompt((0, 1, 2), HEADS, 5, HEAD_DIM, Init.KV, torch.zeros(3, 2, HEADS, 5, HEAD_DIM))
+    gated, zeros = deep((0, 1, 2), gated=True), deep((0, 1, 2), torch.zeros(3, 2, HEADS, 5, HEAD_DIM))
     with torch.no_grad():
         bare = backbone(ids, lengths)
-        assert torch.equal(backbone(ids, lengths, prefix=Prompts(gated)("t")), bare)
-        assert (backbone(ids, lengths, prefix=Prompts(zeros)("t")) - bare).abs().max() > 1e-2
+        assert torch.equal(backbone(ids, lengths, prompt=Prompts(gated)("t")), bare)
+        assert (backbone(ids, lengths, prompt=Prompts(zeros)("t")) - bare).abs().max() > 1e-2
 
 
 def test_the_gate_learns_although_it_begins_at_zero(backbone):
-    prompt = DeepPrompt((1,), HEADS, 5, HEAD_DIM, Init.ZERO_GATED)
-    backbone(torch.randint(5, 60, (2, 9)), torch.tensor([9, 9]), prefix=Prompts(prompt)("t")).square().sum().backward()
+    prompt = deep((1,), gated=True)
+    backbone(torch.randint(5, 60, (2, 9)), torch.tensor([9, 9]), prompt=Prompts(prompt)("t")).square().sum().backward()
     assert prompt.gate.grad.abs().min() > 0
 
 
@@ -81,7 +104,7 @@ def test_states_of_real_tokens_are_keys_and_values_of_the_encoder(backbone):
     torch.manual_seed(2)
     rows = [torch.randint(5, 60, (size,)) for size in (4, 7, 9)]
     features = [Feature(n, row.numpy().astype("int32"), 0 * row.numpy().astype("int32")) for n, row in enumerate(rows)]
-    states = token_states(backbone, features, (0, 2), 6, seed=3)
+    states = token_states(backbone, features, Placement(layers=(0, 2)), 6, seed=3)
     assert states.shape == (2, 2, HEADS, 6, HEAD_DIM)
     model = backbone.model
     allowed = []
@@ -100,12 +123,16 @@ def test_states_of_real_tokens_are_keys_and_values_of_the_encoder(backbone):
     distance = (got[:, :, :, None] - tokens[:, :, None]).abs().amax((0, 1, 4))
     assert distance.min(1).values.max() < 1e-5
     assert LAYERS == 3
+    words = token_states(backbone, features, Placement(layers=None), 6, seed=3)
+    table = model.embeddings.word_embeddings.weight[torch.cat([row[1:-1] for row in rows])]
+    assert words.shape == (6, HIDDEN)
+    assert all((table == word).all(1).any() for word in words)
 
 
 def test_kv_and_reparameterisation_together_begin_near_the_states():
     torch.manual_seed(0)
     states = 10 * torch.randn(1, 2, HEADS, 4, HEAD_DIM)
-    prompt = DeepPrompt((0,), HEADS, 4, HEAD_DIM, Init.KV, states, reparameterise=True)
+    prompt = deep((0,), states, reparameterise=True)
     assert torch.nn.functional.cosine_similarity(prompt.tensor().flatten(), states.flatten(), dim=0) > 0.98
 
 
@@ -114,7 +141,7 @@ def test_each_task_and_language_gets_its_own_sum(backbone):
     torch.manual_seed(4)
     shape = (2, 2, HEADS, 5, HEAD_DIM)
     parts = {name: LowRank(shape, 2) for name in ("a", "b", "de")}
-    shared = DeepPrompt((0, 2), HEADS, 5, HEAD_DIM)
+    shared = deep((0, 2))
     prompts = Prompts(shared, {"a": parts["a"], "b": parts["b"]}, {"de": parts["de"]})
     assert torch.equal(prompts("a", "de").tensor[:, :, 0], shared.slots), "parts begin at zero"
     for part in parts.values():
@@ -141,7 +168,7 @@ def test_each_task_and_language_gets_its_own_sum(backbone):
 
 
 def test_a_task_without_a_prompt_is_left_alone():
-    prompts = Prompts(None, {"a": DeepPrompt((0,), HEADS, 5, HEAD_DIM)})
+    prompts = Prompts(None, {"a": deep((0,))})
     for made in (prompts, prompts.fold(["a", "retrieval"])):
         assert made("retrieval") is None
         assert made("a") is not None

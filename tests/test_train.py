@@ -17,7 +17,7 @@ from harness.data import TaskRows
 from harness.device import find_device
 from harness.features import TextEncoder, pad
 from harness.initial import make_model
-from harness.methods import find_method
+from harness.methods import METHODS, find_method
 from harness.model import PromptedModel
 from harness.screen import Screen
 from harness.train import encode_training, train
@@ -85,27 +85,36 @@ def test_probe_ends_where_a_hand_written_loop_ends(tmp_path):
     torch.testing.assert_close(head.bias, bias, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", ["ptuning-v2", "linear-probe", "fine-tune"])
+@pytest.mark.parametrize("method", METHODS)
 def test_only_what_the_method_names_is_changed(method, tmp_path):
     model, _, _, go = prepare(method, tmp_path)
     before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
     go()
     changed = {name for name, weight in model.named_parameters() if not torch.equal(weight, before[name])}
-    expected = {"ptuning-v2": {"prompt", "heads"}, "linear-probe": {"heads"}, "fine-tune": {"backbone", "heads"}}
-    assert {name.split(".")[0] for name in changed} == expected[method]
+    of_encoder = {
+        "fine-tune": lambda name: True,
+        "bitfit": lambda name: name.endswith(".bias"),
+        "lora": lambda name: "lora_" in name and (".query." in name or ".value." in name),
+    }
+    expected = {
+        name for name in before if not name.startswith("backbone.") or of_encoder.get(method, lambda name: False)(name)
+    }
+    assert changed == expected
+    assert any(name.startswith("prompt.") for name in changed) is (method in ("ptuning-v2", "prompt-tuning"))
+    assert any(name.startswith("backbone.") for name in changed) is (method in of_encoder)
 
 
 SETTINGS = [
-    {},
-    {"reparameterise": True, "prompt_dropout": 0.2},
-    {"init": "zero-gated"},
-    {"sharing": "low-rank"},
-    {"sharing": "separate"},
+    *(("ptuning-v2", {}), ("prompt-tuning", {}), ("bitfit", {}), ("lora", {}), ("linear-probe", {}), ("fine-tune", {})),
+    *(("ptuning-v2", {"reparameterise": True, "prompt_dropout": 0.2}), ("prompt-tuning", {"reparameterise": True})),
+    *(("ptuning-v2", {"init": "zero-gated"}), ("ptuning-v2", {"positions": "shifted"})),
+    *(("ptuning-v2", {"sharing": "low-rank"}), ("prompt-tuning", {"sharing": "low-rank"})),
+    *(("ptuning-v2", {"sharing": "separate"}), ("prompt-tuning", {"sharing": "separate", "init": "normal"})),
 ]
 
 
-@pytest.mark.parametrize("settings", SETTINGS)
-def test_a_broken_off_training_ends_with_the_same_weights(settings, tmp_path):
+@pytest.mark.parametrize(("method", "settings"), SETTINGS)
+def test_a_broken_off_training_ends_with_the_same_weights(method, settings, tmp_path):
     """The process 'dies' before step 5, long after its last checkpoint at step 3, and another one goes on."""
 
     class Died(Exception):
@@ -115,10 +124,10 @@ def test_a_broken_off_training_ends_with_the_same_weights(settings, tmp_path):
         if step == 5:
             raise Died
 
-    whole, _, _, go = prepare("ptuning-v2", tmp_path / "whole", **settings)
+    whole, _, _, go = prepare(method, tmp_path / "whole", **settings)
     go()
 
-    first, _, _, go = prepare("ptuning-v2", tmp_path / "parts", checkpoint_seconds=1e-9, **settings)
+    first, _, _, go = prepare(method, tmp_path / "parts", checkpoint_seconds=1e-9, **settings)
     kept = tmp_path / "parts" / "c"
 
     def copy_then_die(step):
@@ -129,7 +138,7 @@ def test_a_broken_off_training_ends_with_the_same_weights(settings, tmp_path):
     with pytest.raises(Died):
         go(on_step=copy_then_die)
     kept.write_bytes((tmp_path / "at3").read_bytes())
-    second, _, _, go = prepare("ptuning-v2", tmp_path / "parts", **settings)
+    second, _, _, go = prepare(method, tmp_path / "parts", **settings)
     progress = go()
     assert (progress.step, progress.interruptions) == (9, 1)
     for (name, expected), (_, got) in zip(whole.named_parameters(), second.named_parameters(), strict=True):
