@@ -14,6 +14,9 @@ from harness.features import Feature
 
 Floats = NDArray[np.float32]
 
+RETRIEVED_TOGETHER = 64
+"""Vectors that are compared with all candidates at once: one product a block, in bounded memory."""
+
 MAX_ANSWER_PIECES = 30
 """Longest answer, as in the SQuAD script of BERT (run_squad.py, `max_answer_length`)."""
 
@@ -44,6 +47,7 @@ def decode(
     """
     predictions = []
     rows = list(zip(features, outputs, strict=True))
+    found = _nearest(outputs, candidates) if card.kind is Kind.RETRIEVAL else []
     for index, group in _by_example(rows):
         example, best = examples[index], None
         if card.kind is Kind.CLASSIFICATION:
@@ -62,16 +66,26 @@ def decode(
         elif card.kind is Kind.SPAN:
             value, best, scores = _answer(card, example, group)
         else:
-            if candidates is None:
-                raise ValueError("retrieval needs the vectors of the candidates")
-            cosines = candidates @ group[0][1]
-            nearest = int(cosines.argmax())
+            nearest, cosine, count = found[len(predictions)]
             value = candidate_ids[nearest] if candidate_ids else str(nearest)
-            best, scores = value, (float(cosines[nearest]), float(len(candidates)))
+            best, scores = value, (cosine, float(count))
         if not card.no_answer:
             best = None
         predictions.append(Prediction(example.id, value, example.gold, scores, best, example.group))
     return predictions
+
+
+def _nearest(outputs: Sequence[Floats], candidates: Floats | None) -> list[tuple[int, float, int]]:
+    """Nearest candidate of each vector, its cosine, and among how many it was found; the first of equals."""
+    if candidates is None:
+        raise ValueError("retrieval needs the vectors of the candidates")
+    found = []
+    for start in range(0, len(outputs), RETRIEVED_TOGETHER):
+        cosines = np.stack(outputs[start : start + RETRIEVED_TOGETHER]) @ candidates.T
+        places = cosines.argmax(1)
+        best = np.take_along_axis(cosines, places[:, None], 1)[:, 0]
+        found += [(int(place), float(cosine), len(candidates)) for place, cosine in zip(places, best, strict=True)]
+    return found
 
 
 def softmax(logits: Floats) -> Floats:

@@ -105,3 +105,17 @@ def test_retrieval_names_the_candidate_by_its_id():
         card(Kind.RETRIEVAL, no_answer=True), [Example("1", "x", label="")], [row(0, 3)], [vectors[2]], vectors, "pqr"
     )
     assert [(got.value, got.gold, got.best, got.scores) for got in found] == [("r", "", "r", (1.0, 3.0))]
+
+
+def test_retrieval_finds_what_a_loop_finds():
+    """More rows than are compared at once, and two candidates that are equal."""
+    random = np.random.default_rng(0)
+    vectors, candidates = (random.normal(size=(n, 5)).astype(np.float32) for n in (150, 40))
+    candidates[30] = candidates[7]
+    examples = [Example(str(n), "x", label="0") for n in range(150)]
+    found = decode(card(Kind.RETRIEVAL), examples, [row(n, 3) for n in range(150)], list(vectors), candidates)
+    for vector, got in zip(vectors, found, strict=True):
+        cosines = [float(sum(a * b for a, b in zip(vector, candidate, strict=True))) for candidate in candidates]
+        assert got.scores == pytest.approx((max(cosines), 40), rel=1e-5)
+        assert cosines[int(got.value)] == pytest.approx(max(cosines), rel=1e-5)
+        assert got.value != "30"
