@@ -44,6 +44,8 @@ class BundledTask(BaseModel):
         columns: how many columns of that output are its own.
         threshold: of "no answer", see `benchmarks.thresholds`; None: "no answer" where it scores highest, and never in
             retrieval.
+        head: how a sequence task is answered: linear on a state, behind a pooler, or by a masked-LM head.
+        mask_id: the mask piece, which stands behind the first one in each row; None: there is none.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -53,6 +55,8 @@ class BundledTask(BaseModel):
     output: Output
     columns: int
     threshold: float | None = None
+    head: Literal["linear", "pooler", "verbaliser"] = "linear"
+    mask_id: int | None = None
 
 
 class TaskParity(BaseModel):
@@ -98,7 +102,7 @@ class BundleCard(BaseModel):
         backbone: the encoder. precision: of all tensors.
         slots: prompt length; 0 without a prompt. prompt_layers: layers that have one; none: it is in the input.
         positions: where those of the real pieces begin, see `harness.placement.Positions`.
-        pooling: what sequence heads read, "cls" or "mean".
+        pooling: what linear sequence heads read, "cls" or "mean".
         token_types: the graph has the input `token_type_ids`.
         pad_id: piece that fills rows up. max_positions: pieces of the longest row.
         tasks: in the order of their ids.

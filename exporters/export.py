@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from tabulate import tabulate
+from torch import nn
 
 from benchmarks import data
 from benchmarks.errors import PolypromptError, run_command
@@ -20,16 +21,17 @@ from benchmarks.registry import find_task, own_suites
 from benchmarks.results import Manifest, read_model, write_model
 from benchmarks.task import Task, TaskCard
 from exporters.bundle import CARD, BundleCard, BundledTask, complete_or_absent, write_bundle
-from exporters.graph import OUTPUTS, Graph, Head, Prompt, build_graph
+from exporters.graph import OUTPUTS, Graph, Head, Prompt, Readout, build_graph
 from exporters.session import Session
 from exporters.verify import Sample, verify
-from exporters.weights import read_weights
+from exporters.weights import Floats, Linear, Norm, read_weights
 from harness.config import RunConfig, load_config
 from harness.data import load_evaluation
 from harness.device import find_device
 from harness.evaluate import compute
 from harness.model import PromptedModel
 from harness.placement import Positions
+from harness.readout import HeadKind, head_kind, mask_pieces
 from harness.store import load_run
 
 ATOL = 1e-3
@@ -90,17 +92,31 @@ def graph_of(model: PromptedModel, cards: Sequence[TaskCard]) -> Graph:
                 "hold both; leave it out with --tasks"
             )
         prompt = Prompt(bank.bank.float().cpu().numpy(), bank.placement, rows)
-    heads = {
-        name: Head(head.weight.detach().float().cpu().numpy(), head.bias.detach().float().cpu().numpy())
-        for name, head in model.heads.items()
-    }
-    return build_graph(weights, cards, heads, prompt, model.pooling)
+    heads = {name: Head(*_weight_bias(head)) for name, head in model.all_heads.items()}
+    return build_graph(weights, cards, heads, prompt, model.pooling, _readout(model, cards))
+
+
+def _readout(model: PromptedModel, cards: Sequence[TaskCard]) -> Readout | None:
+    layers = model.readout
+    if layers is None:
+        return None
+    weight, bias = _weight_bias(layers.dense)
+    norm = None if layers.norm is None else Norm(*_weight_bias(layers.norm))
+    tasks = frozenset(card.name for card in cards if layers.reads(card))
+    return Readout(tasks, layers.position, Linear(weight.T, bias), norm)
+
+
+def _weight_bias(module: nn.Linear | nn.LayerNorm) -> tuple[Floats, Floats]:
+    weight, bias = (tensor.detach().float().cpu().numpy() for tensor in (module.weight, module.bias))
+    return weight, bias
 
 
 def describe(model: PromptedModel, manifest: Manifest) -> BundleCard:
     """The card of a model's bundle before there are any files."""
     prompt = model.prompt
-    columns = {name: head.out_features for name, head in model.heads.items()}
+    columns = {name: head.out_features for name, head in model.all_heads.items()}
+    asked = HeadKind.LINEAR if model.readout is None else model.readout.kind
+    masks = mask_pieces(asked, model.backbone, manifest.tasks)
     return BundleCard(
         run=manifest.run,
         method=manifest.method,
@@ -119,6 +135,8 @@ def describe(model: PromptedModel, manifest: Manifest) -> BundleCard:
                 output=OUTPUTS[task.kind],
                 columns=columns.get(task.answered_by, manifest.backbone.hidden),
                 threshold=_threshold(manifest, task),
+                head=head_kind(task, asked).value,
+                mask_id=masks.get(task.name),
             )
             for number, task in enumerate(manifest.tasks)
         ],

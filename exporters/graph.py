@@ -66,6 +66,24 @@ class Head:
 
 
 @dataclass(frozen=True)
+class Readout:
+    """Frozen layers between the state of one piece and the heads of sequence tasks.
+
+    Attributes:
+        tasks: names of the tasks that have them; the heads of other ones read the state itself.
+        position: of the piece.
+        dense: [hidden, width].
+        norm: of a masked-LM head, `norm(gelu(dense(x)))`, with the encoder's epsilon; None: of a pooler,
+            `tanh(dense(x))`.
+    """
+
+    tasks: frozenset[str]
+    position: int
+    dense: Linear
+    norm: Norm | None
+
+
+@dataclass(frozen=True)
 class Graph:
     """A graph and the two files that it refers to.
 
@@ -74,8 +92,8 @@ class Graph:
             types, `token_type_ids` [batch, seq], all int64. Outputs, those that some task needs: `sequence_logits`
             [batch, most labels], `token_logits` [batch, seq, most labels], `embedding` [batch, hidden]. Columns
             beyond the labels of a row's task are zero. Rows are padded on the right.
-        backbone: frozen weights; their bytes do not depend on the tasks.
-        tasks: bank of prompts, and heads.
+        backbone: weights of the encoder; their bytes do not depend on the tasks.
+        tasks: bank of prompts, heads, and what stands before them.
     """
 
     model: onnx.ModelProto
@@ -89,6 +107,7 @@ def build_graph(
     heads: Mapping[str, Head],
     prompt: Prompt | None,
     pooling: str,
+    readout: Readout | None = None,
 ) -> Graph:
     """Write the graph.
 
@@ -98,8 +117,9 @@ def build_graph(
         heads: task name -> head, for every task that has one of its own.
         prompt: prompts; None for a plain encoder.
         pooling: what sequence heads read: "cls" (the first piece) or "mean" (over real pieces).
+        readout: what some of them read instead.
     """
-    return _Writer(weights, cards, heads, prompt, pooling).write()
+    return _Writer(weights, cards, heads, prompt, pooling, readout).write()
 
 
 class _Writer:
@@ -112,8 +132,10 @@ class _Writer:
         heads: Mapping[str, Head],
         prompt: Prompt | None,
         pooling: str,
+        readout: Readout | None,
     ) -> None:
         self.weights, self.cards, self.heads, self.prompt, self.pooling = weights, cards, heads, prompt, pooling
+        self.readout = readout
         self.backbone, self.tasks = TensorFile("backbone.bin"), TensorFile("tasks.bin")
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, TensorProto] = {}
@@ -121,20 +143,16 @@ class _Writer:
     def write(self) -> Graph:
         states = self.encoder()
         kinds = {OUTPUTS[card.kind] for card in self.cards}
-        mean = None
-        if "embedding" in kinds or ("sequence_logits" in kinds and self.pooling == "mean"):
-            mean = self.mean(states)
         results = []
         if "sequence_logits" in kinds:
-            if mean is None or self.pooling == "cls":
-                read = self.node("Slice", [states, *(self.integers([n]) for n in (0, 1, 1))], "first_piece")
-            else:
-                read = mean
-            results.append(self.heads_of("sequence_logits", read, ["batch"]))
+            results.append(self.sequence_logits(states))
         if "token_logits" in kinds:
-            results.append(self.heads_of("token_logits", states, ["batch", "seq"]))
-        if "embedding" in kinds and mean is not None:
-            results.append(self.unit_vector(mean))
+            cards = self.answered("token_logits")
+            width = self.width(cards)
+            self.heads_of("token_logits", cards, states, width, "token_logits")
+            results.append(helper.make_tensor_value_info("token_logits", TensorProto.FLOAT, ["batch", "seq", width]))
+        if "embedding" in kinds:
+            results.append(self.unit_vector(self.mean(states)))
         ids = ["input_ids", "token_type_ids"] if self.weights.token_types else ["input_ids"]
         inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "seq"]) for name in ids]
         inputs += [helper.make_tensor_value_info(n, TensorProto.INT64, ["batch"]) for n in ("lengths", "task_id")]
@@ -236,7 +254,9 @@ class _Writer:
         return self.node("Attention", inputs, name, q_num_heads=heads, kv_num_heads=heads)
 
     def mean(self, states: str) -> str:
-        """Mean of the hidden states over real pieces, [batch, 1, hidden]."""
+        """Mean of the hidden states over real pieces, [batch, 1, hidden]; it is computed once."""
+        if any(node.name == "mean" for node in self.nodes):
+            return "mean"
         seq = self.node("Squeeze", [self.node("Shape", ["input_ids"], start=1, end=2)])
         places = self.node("Range", [self.integers(0), seq, self.integers(1)])
         lengths = self.node("Unsqueeze", ["lengths", self.integers([1])])
@@ -244,26 +264,62 @@ class _Writer:
         share = self.node("Div", [real, self.node("Cast", [lengths], to=TensorProto.FLOAT)])
         return self.node("MatMul", [self.node("Unsqueeze", [share, self.integers([1])]), states], "mean")
 
-    def heads_of(self, output: str, states: str, shape: list[str]) -> onnx.ValueInfoProto:
-        """The head of each row's task on hidden states [batch, rows, hidden]; one row is squeezed away."""
-        cards = [card for card in self.cards if OUTPUTS[card.kind] == output]
+    def piece(self, states: str, position: int) -> str:
+        """The state of one piece, [batch, 1, hidden]; of the last one where all rows are shorter and none reads it."""
+        begin = self.node("Slice", [states, *(self.integers([n]) for n in (0, position + 1, 1))])
+        return self.node("Slice", [begin, *(self.integers([n]) for n in (-1, position + 1, 1))]) if position else begin
+
+    def sequence_logits(self, states: str) -> onnx.ValueInfoProto:
+        """Scores of tasks whose answer is one for the row, [batch, most labels]."""
+        cards = self.answered("sequence_logits")
+        width = self.width(cards)
+        plain = [card for card in cards if self.readout is None or card.name not in self.readout.tasks]
+        logits = []
+        if plain:
+            read = self.piece(states, 0) if self.pooling == "cls" else self.mean(states)
+            logits.append(self.heads_of("sequence_logits", plain, read, width))
+        if self.readout is not None and len(plain) < len(cards):
+            rest = [card for card in cards if card not in plain]
+            read = self.read_out(self.readout, states)
+            logits.append(self.heads_of("sequence_logits.readout", rest, read, width))
+        if len(logits) == 2:
+            is_plain = np.array([card in plain for card in self.cards]).reshape(-1, 1, 1)
+            choice = self.node("Gather", [self.constant("sequence_logits.plain", is_plain), "task_id"])
+            logits = [self.node("Where", [choice, *logits])]
+        self.node("Squeeze", [*logits, self.integers([1])], "sequence_logits")
+        return helper.make_tensor_value_info("sequence_logits", TensorProto.FLOAT, ["batch", width])
+
+    def read_out(self, readout: Readout, states: str) -> str:
+        """What heads behind a readout get, [batch, 1, width]."""
+        dense = self.linear("readout.dense", self.piece(states, readout.position), readout.dense, self.tasks)
+        if readout.norm is None:
+            return self.node("Tanh", [dense])
+        return self.norm("readout.norm", self.node("Gelu", [dense]), readout.norm, self.tasks)
+
+    def answered(self, output: str) -> list[TaskCard]:
+        """The tasks that an output answers for."""
+        return [card for card in self.cards if OUTPUTS[card.kind] == output]
+
+    def width(self, cards: Sequence[TaskCard]) -> int:
+        """Columns of the widest head."""
+        return max(len(self.heads[card.answered_by].bias) for card in cards)
+
+    def heads_of(self, bank: str, cards: Sequence[TaskCard], states: str, width: int, name: str | None = None) -> str:
+        """The head of each row's task on states [batch, rows, hidden], with `width` columns.
+
+        Args:
+            bank: name of the weights. cards: the tasks that read these states. name: of the result.
+        """
         names = list(dict.fromkeys(card.answered_by for card in cards))
-        width = max(len(self.heads[name].bias) for name in names)
-        weight = np.zeros((len(names), self.weights.hidden, width), np.float32)
+        weight = np.zeros((len(names), self.heads[names[0]].weight.shape[1], width), np.float32)
         bias = np.zeros((len(names), 1, width), np.float32)
-        for number, name in enumerate(names):
-            head = self.heads[name]
+        for number, head in enumerate(self.heads[owner] for owner in names):
             weight[number, :, : len(head.bias)], bias[number, :, : len(head.bias)] = head.weight.T, head.bias
-        # A task of another output has no row here: its result is not read, row 0 stands in.
+        # Another task has no row here: its result is not read, row 0 stands in.
         rows = [names.index(card.answered_by) if card in cards else 0 for card in self.cards]
-        row = self.row_of_task(f"{output}.head", rows)
-        product = self.node("MatMul", [states, self.node("Gather", [self.trained(f"{output}.weight", weight), row])])
-        total = [product, self.node("Gather", [self.trained(f"{output}.bias", bias), row])]
-        if len(shape) == 2:
-            self.node("Add", total, output)
-        else:
-            self.node("Squeeze", [self.node("Add", total), self.integers([1])], output)
-        return helper.make_tensor_value_info(output, TensorProto.FLOAT, [*shape, width])
+        row = self.row_of_task(f"{bank}.head", rows)
+        product = self.node("MatMul", [states, self.node("Gather", [self.trained(f"{bank}.weight", weight), row])])
+        return self.node("Add", [product, self.node("Gather", [self.trained(f"{bank}.bias", bias), row])], name)
 
     def unit_vector(self, mean: str) -> onnx.ValueInfoProto:
         """The mean [batch, 1, hidden] at length one."""
@@ -285,16 +341,17 @@ class _Writer:
         self.nodes.append(helper.make_node("Split", [qkv], names, name=f"{qkv}.split", axis=-1, num_outputs=3))
         return names
 
-    def linear(self, name: str, states: str, linear: Linear) -> str:
-        product = self.node("MatMul", [states, self.frozen(f"{name}.weight", linear.weight)])
-        return self.node("Add", [product, self.frozen(f"{name}.bias", linear.bias)], name)
+    def linear(self, name: str, states: str, linear: Linear, file: TensorFile | None = None) -> str:
+        product = self.node("MatMul", [states, self.frozen(f"{name}.weight", linear.weight, file)])
+        return self.node("Add", [product, self.frozen(f"{name}.bias", linear.bias, file)], name)
 
-    def norm(self, name: str, states: str, norm: Norm) -> str:
-        inputs = [states, self.frozen(f"{name}.scale", norm.scale), self.frozen(f"{name}.shift", norm.shift)]
+    def norm(self, name: str, states: str, norm: Norm, file: TensorFile | None = None) -> str:
+        parts = {"scale": norm.scale, "shift": norm.shift}
+        inputs = [states, *(self.frozen(f"{name}.{part}", array, file) for part, array in parts.items())]
         return self.node("LayerNormalization", inputs, name, axis=-1, epsilon=self.weights.epsilon)
 
-    def frozen(self, name: str, array: Floats) -> str:
-        return self.constant(name, array, self.backbone)
+    def frozen(self, name: str, array: Floats, file: TensorFile | None = None) -> str:
+        return self.constant(name, array, file or self.backbone)
 
     def trained(self, name: str, array: Floats) -> str:
         return self.constant(name, array, self.tasks)

@@ -83,6 +83,7 @@ class Session:
             self._card.pad_id,
             self._card.token_types,
             self._card.max_positions,
+            {name: task.mask_id for name, task in self._tasks.items() if task.mask_id is not None},
         )
         self._runtime = _start(bundle / MODEL, threads, provider)
 
