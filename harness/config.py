@@ -67,6 +67,7 @@ class RunConfig(BaseModel):
         skip_missing: leave out tasks and languages whose files are missing.
         micro_batch: at most so many examples of a batch in one pass; the result does not depend on it.
         checkpoint_activations: compute hidden states again on the way back in place of keeping them.
+        shard_backbone: divide a frozen backbone's weights among the processes that train together.
         patience: stop after so many epochs that bring nothing better; needs a selection.
         checkpoint_seconds: time between checkpoints.
         out: folder of runs. name: folder of this run in it; None: made from the settings.
@@ -116,6 +117,7 @@ class RunConfig(BaseModel):
     skip_missing: bool = False
     micro_batch: Positive | None = None
     checkpoint_activations: bool = False
+    shard_backbone: bool = False
     patience: Positive | None = None
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0
     out: Path = Path("runs")
@@ -131,7 +133,7 @@ class RunConfig(BaseModel):
     @property
     def identity(self) -> str:
         """A hash of everything that decides the result: equal settings have equal identities."""
-        where = {"out", "name", "checkpoint_seconds", "task_file"}
+        where = {"out", "name", "checkpoint_seconds", "task_file", "shard_backbone"}
         text = json.dumps(self.model_dump(mode="json", exclude=where), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 

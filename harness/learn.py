@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.errors import PolypromptError
+from benchmarks.results import SelectionCard
 from benchmarks.scoring import score
 from harness.checkpoint import Progress
 from harness.config import RunConfig
@@ -14,7 +15,6 @@ from harness.data import TaskRows
 from harness.device import Device
 from harness.evaluate import predict
 from harness.features import TextEncoder
-from harness.held_out import Selection
 from harness.initial import specialised
 from harness.methods import Method
 from harness.model import PromptedModel
@@ -115,19 +115,20 @@ def validation_score(model: PromptedModel, rows: Sequence[TaskRows], encoder: Te
         card = task_rows.task.card
         assert task_rows.selecting is not None
         predictions = predict(model, encoder, card, task_rows.selecting, device, card.train_language or "")
-        scores.append(next(iter(score(card, predictions, card.train_language or "en").values())))
-    return sum(scores) / len(scores)
+        if device.leads:
+            scores.append(next(iter(score(card, predictions, card.train_language or "en").values())))
+    return device.first(lambda: sum(scores) / len(scores))
 
 
-def selection_of(config: RunConfig, rows: Sequence[TaskRows], learned: Learned) -> dict[str, object]:
-    """What a manifest says of the selection: its rule, its rows, all that was measured, and what was chosen."""
-    return {
-        "rule": config.selection.value,
-        "rows": {task.task.name: len(task.selecting.examples) for task in rows if task.selecting is not None},
-        "measured": dict(learned.measured),
-        "learning_rate": learned.rate,
-        "step": learned.progress.best or learned.progress.step,
-    } | ({"reported on the same rows": True} if config.selection is Selection.PAPER else {})
+def selection_of(config: RunConfig, rows: Sequence[TaskRows], learned: Learned) -> SelectionCard:
+    """What a manifest says of the selection."""
+    return SelectionCard(
+        rule=config.selection.value,
+        rows={task.task.name: len(task.selecting.examples) for task in rows if task.selecting is not None},
+        measured={rate: list(points) for rate, points in learned.measured.items()},
+        learning_rate=learned.rate,
+        step=learned.progress.best or learned.progress.step,
+    )
 
 
 def _best(progress: Progress) -> float:

@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from transformers.utils import logging
 
-from benchmarks.errors import PolypromptError, run_command
+from benchmarks.errors import PolypromptError
 from benchmarks.files import write_atomic
 from benchmarks.own.python import is_of_others, refuse_python
 from benchmarks.results import (
@@ -44,6 +44,7 @@ from harness.methods import METHODS, find_method
 from harness.model import PromptedModel
 from harness.placement import Positions
 from harness.presets import find_preset, presets, presets_table
+from harness.processes import together
 from harness.readout import make_readout, mask_pieces
 from harness.report import averages_table, score_table
 from harness.screen import Screen
@@ -100,6 +101,7 @@ LISTS = ("suite", "tasks", "languages", "task_file", "splits", "learning_rate")
 FLAGS = ("config", "preset", "list_presets", "seeds", "resume", "list", "json")
 SWITCHES = {
     "checkpoint_activations": "compute hidden states again on the way back: less memory, more time",
+    "shard_backbone": "divide a frozen backbone's weights among the processes (FSDP), where one cannot hold them",
     "reparameterise": "make the prompt by an MLP, which is folded away afterwards",
     "skip_missing": "go on without the tasks and languages whose files are missing",
 }
@@ -154,9 +156,10 @@ def _word_option(text: str) -> tuple[str, str, str]:
     return task, label, word
 
 
-def command_line(config: RunConfig) -> str:
+def command_line(config: RunConfig, processes: int = 1) -> str:
     """The command that repeats a run."""
-    words = ["python", "-m", "harness.run"]
+    start = ["python"] if processes == 1 else ["torchrun", "--nproc-per-node", str(processes)]
+    words = [*start, "-m", "harness.run"]
     for name, value in config.model_dump(mode="json", exclude_defaults=True, exclude={"task_file_sha256"}).items():
         flag = "--" + name.replace("_", "-")
         if name == "files":
@@ -182,16 +185,17 @@ def execute(config: RunConfig, resume: bool, screen: Screen) -> Results:
         PolypromptError: see its message; what was computed so far stays in the run folder.
     """
     # Processes that train together are one: the first of them takes the folder.
-    with locked(config.folder) if find_device(config.precision).rank == 0 else nullcontext():
+    with locked(config.folder) if find_device(config.precision).leads else nullcontext():
         return fill(config, resume, screen)
 
 
 def fill(config: RunConfig, resume: bool, screen: Screen) -> Results:
-    """`execute` in a run folder that is locked already."""
+    """`execute` in a run folder that is locked already. Processes that are not the first write nothing."""
     run, method, code = config.folder, find_method(config.method), provenance.code_version()
-    if _is_finished(config, run, resume):
+    device = find_device(config.precision)
+    if device.first(lambda: _is_finished(config, run, resume)):
         screen.say(f"{run} is complete")
-        return read_model(run / "results.json", Results)
+        return device.first(lambda: read_model(run / "results.json", Results))
     rows, hashes, missing = load_rows(config)
     for sentence in missing:
         screen.say(f"left out: {sentence}")
@@ -202,37 +206,47 @@ def fill(config: RunConfig, resume: bool, screen: Screen) -> Results:
         screen.say(sentence)
     masks, longest = mask_pieces(config.head, backbone, cards), max_positions(config, method, backbone)
     encoder = CachedEncoder(backbone.tokenizer, backbone.pad_id, backbone.token_types, longest, masks)
-    device = find_device(config.precision)
     training = encode_training(rows, encoder, config.batch, config.seed)
-    model = make_model(config, method, backbone, rows, training, readout).to(device.torch)
-    fresh: list[PromptedModel] = [model]
+    model = make_model(config, method, backbone, rows, training, readout)
+    trained = trained_parameters(model)
+    share = 100 * trained / sum(weight.numel() for weight in model.parameters())
+
+    def place(model: PromptedModel) -> PromptedModel:
+        if config.shard_backbone:
+            device.shard(model.backbone)
+        return model.to(device.torch)
+
+    fresh: list[PromptedModel] = [place(model)]
 
     def make() -> PromptedModel:
         """The first model once; for another learning rate a new one, since the first may have changed its encoder."""
         if fresh:
             return fresh.pop()
-        return make_model(config, method, load_backbone(config.backbone), rows, training, readout).to(device.torch)
+        return place(make_model(config, method, load_backbone(config.backbone), rows, training, readout))
 
-    trained = trained_parameters(model)
-    share = 100 * trained / sum(weight.numel() for weight in model.parameters())
     screen.say(
         f"{run.name}: {method.name} on {config.backbone}, {len(training)} tasks to learn, {len(rows)} to score, "
         f"{trained:,} parameters trained ({share:.2g} %), {device.precision}"
     )
-    save_config(config, run / "config.toml")
+    if device.leads:
+        save_config(config, run / "config.toml")
     learned = Learned(model, 0.0, Progress(), 0.0, {})
     if training:
         identity, checkpoints = _identity(config, hashes), run / "checkpoints"
         learned = learn(make, training, rows, encoder, config, method, device, checkpoints, identity, screen)
     model, progress = learned.model, learned.progress
-    save_weights(model, run)
+    if device.leads:
+        save_weights(model, run)
     merge(model.backbone)
     began = time.monotonic()
     records, thresholds = evaluate(run, model, encoder, rows, device, screen)
+    results = Results(run=run.name, method=method.name, backbone=backbone.card.name, seed=config.seed, records=records)
+    if not device.leads:
+        return results
     manifest = Manifest(
         run=run.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=command_line(config),
+        command=command_line(config, device.world),
         code=code,
         packages=provenance.packages(),
         processor=device.title,
@@ -244,7 +258,7 @@ def fill(config: RunConfig, resume: bool, screen: Screen) -> Results:
         tasks=cards,
         trainable=trained,
         share=share,
-        selection=selection_of(config, rows, learned),
+        selection=selection_of(config, rows, learned) if training else None,
         thresholds=thresholds,
         data=hashes,
         limits=config.limits,
@@ -254,7 +268,6 @@ def fill(config: RunConfig, resume: bool, screen: Screen) -> Results:
         evaluate_seconds=round(time.monotonic() - began, 2),
         interruptions=progress.interruptions,
     )
-    results = Results(run=run.name, method=method.name, backbone=backbone.card.name, seed=config.seed, records=records)
     write_model(run / "manifest.json", manifest)
     curve = [{"step": step, "loss": loss, "right": right} for step, loss, right in progress.curve]
     write_atomic(run / "curve.json", json.dumps(curve) + "\n")
@@ -341,4 +354,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(together(main))

@@ -20,7 +20,7 @@ from harness.batches import TrainingRows
 from harness.checkpoint import Progress, load_checkpoint, load_trained, save_checkpoint, save_trained
 from harness.config import RunConfig
 from harness.data import TaskRows
-from harness.device import Device
+from harness.device import Device, is_sharded
 from harness.features import Feature, TextEncoder, pad
 from harness.methods import Method, Weights
 from harness.mixture import schedule, shares
@@ -87,7 +87,11 @@ def train(
 
     Every step is a function of its number and the seed alone (task, batch, dropout), so a continued training is
     bit-identical to one that was never interrupted. Processes that train together take their parts of each batch; the
-    gradient is that of the whole batch.
+    gradient is that of the whole batch. What is decided (to stop, the best weights) is decided by all at the same step;
+    files are the first one's.
+
+    Dropout on a prompt is the same in all passes and processes: a batch has one prompt. Dropout inside of an encoder
+    that is trained differs between them, since they see different rows.
 
     Args:
         model: on its device. tasks: encoded rows. config: steps, rates, sampling. method: defaults of rates.
@@ -112,6 +116,9 @@ def train(
     optimizer = torch.optim.AdamW(_groups(model, config, method), lr=rate)
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     progress = load_checkpoint(checkpoint, model, optimizer, identity) if checkpoint.exists() else Progress()
+    if device.sum(progress.step) != [progress.step * device.world]:
+        raise PolypromptError(f"{checkpoint}: not every process sees this file; all machines need the same run folder")
+    device.spread(trained)
     best = checkpoint.with_name("best.safetensors")
     drawn = [int((order[: progress.step] == number).sum()) for number in range(len(tasks))]
     _set_mode(model, method, config)
@@ -123,7 +130,8 @@ def train(
             task = tasks[order[step]]
             batch = task.batches.rows(drawn[order[step]])
             drawn[order[step]] += 1
-            loss, right = _backward(model, task, batch, config, device, progress, step)
+            part = _backward(model, task, batch, config, device, progress, step)
+            loss, right, stop = device.sum(*part, asked())
             if not math.isfinite(loss):
                 raise PolypromptError(
                     f"the loss of task {task.task.name} is {loss} at step {step}: lower --learning-rate "
@@ -139,7 +147,7 @@ def train(
             progress.step = step + 1
             progress.examples += len(batch)
             progress.loss = _smooth(progress.loss, loss)
-            if right is not None:
+            if task.task.card.kind is not Kind.REGRESSION:
                 progress.score = _smooth(progress.score, right)
             done = progress.step == steps
             if progress.step % CURVE_STEPS == 0 or done:
@@ -149,11 +157,12 @@ def train(
                 _measure(model, progress, validate, best, identity, device)
                 _set_mode(model, method, config)
             bar.step(f"loss {progress.loss:.3f}, right {100 * (progress.score or 0):.1f} %")
-            if asked() or done or measured or time.monotonic() - saved > config.checkpoint_seconds:
+            if stop or done or measured or time.monotonic() - saved > config.checkpoint_seconds:
                 progress.seconds = time.monotonic() - began
                 _save(checkpoint, model, optimizer, progress, identity, device, screen)
                 saved = time.monotonic()
-                if asked():
+                if stop:
+                    device.wait()  # until the checkpoint is there: a launcher kills the rest once one has ended
                     raise Interrupted
     if progress.best is not None and progress.best != progress.step:
         load_trained(best, model, identity)
@@ -176,46 +185,53 @@ def _backward(
     device: Device,
     progress: Progress,
     step: int,
-) -> tuple[float, float | None]:
-    """Put the gradient of a batch's mean loss in place.
+) -> tuple[float, float]:
+    """Put this process's part of the gradient of a batch's mean loss in place.
 
     Returns:
-        The mean loss of the whole batch, and the share of it that is right (None for regression).
+        Its parts of the mean loss of the whole batch, and of the share of it that is right (0 for regression).
     """
     card, mine = task.task.card, batch[device.rank :: device.world]
-    targets = [target for unit in mine for target in (task.targets[row] for row in unit)]
-    features = [task.features[row] for unit in mine for row in unit]
-    counted = device.sum(count(card, collate(card, features, targets, max(map(len, features)))) if mine else 0)
-    asked = -(-len(mine) // config.micro_batch) if config.micro_batch else 1
+    rows = [row for unit in batch for row in unit]
+    features = [task.features[row] for row in rows]
+    longest = max(map(len, features))
+    counted = count(card, collate(card, features, [task.targets[row] for row in rows], longest))
+    most = -(-len(batch) // device.world)  # units of the process with most of them
+    asked = -(-most // config.micro_batch) if config.micro_batch else 1
+    sharded = is_sharded(model.backbone)
     while True:
-        parts = _parts(mine, max(asked, progress.passes))
-        torch.manual_seed(config.seed * 1_000_003 + step)
+        passes = min(most, max(asked, progress.passes))
+        parts = [(part, float(counted)) for part in _parts(mine, passes)]
+        if sharded:  # a pass needs all processes: one that has nothing left to do takes part without weight
+            parts += [(batch[:1], math.inf)] * (passes - len(parts))
         try:
-            losses = [_pass(model, task, part, counted, device) for part in parts]
+            results = []
+            for number, (part, over) in enumerate(parts):
+                place = device.rank + device.world * number if model.backbone.training else 0
+                torch.manual_seed(config.seed * 1_000_003 + step + (place << 40))
+                results.append(_pass(model, task, part, over, device))
             break
         except (MemoryError, RuntimeError) as error:
             if not _is_memory(error):
                 raise
-            if len(parts) == len(mine):
+            if sharded or len(parts) == len(mine):
+                what = f"{passes} passes a batch" if sharded else f"one row of {longest} pieces"
                 raise PolypromptError(
-                    f"task {card.name}: memory is too small for one row of {max(map(len, features))} pieces; "
-                    "try --checkpoint-activations or a smaller --prompt-length; the last checkpoint is kept"
+                    f"task {card.name}: memory is too small for {what}; try --checkpoint-activations, a smaller "
+                    f"{'--micro-batch' if sharded else '--prompt-length'}; the last checkpoint is kept"
                 ) from None
         progress.passes = 2 * len(parts)
         model.zero_grad(set_to_none=True)
         if device.torch.type == "cuda":
             torch.cuda.empty_cache()
-    total = device.sum(sum(loss for loss, _ in losses))
-    if card.kind is Kind.REGRESSION:
-        return total / counted, None
-    answers = counted / 2 if card.kind is Kind.SPAN else counted
-    return total / counted, device.sum(sum(right or 0 for _, right in losses)) / answers
+    answered = 2 if card.kind is Kind.SPAN else 1  # a begin and an end are one answer
+    return sum(loss for loss, _ in results), answered * sum(right for _, right in results)
 
 
 def _pass(
     model: PromptedModel, task: TaskTraining, part: Sequence[list[int]], counted: float, device: Device
-) -> tuple[float, int | None]:
-    """One pass forward and back; its share of the gradient of the mean over all that is counted in the batch."""
+) -> tuple[float, float]:
+    """One pass forward and back: its part of a mean over `counted`, and how many of these are right."""
     card, rows = task.task.card, [row for unit in part for row in unit]
     features = [task.features[row] for row in rows]
     ids, lengths, types = device.tensors(pad(features, model.backbone.pad_id))
@@ -224,13 +240,13 @@ def _pass(
         outputs = model.outputs(card, ids, lengths, types, card.train_language or "")
         loss = loss_of(card, outputs, targets, lengths)
     (loss.total / counted).backward()
-    return loss.total.item(), loss.right
+    return loss.total.item() / counted, (loss.right or 0) / counted
 
 
 def _parts(units: Sequence[list[int]], count: int) -> list[Sequence[list[int]]]:
-    """About equal parts of a batch, none of them empty."""
-    size = -(-len(units) // min(count, len(units))) if units else 1
-    return [units[start : start + size] for start in range(0, len(units), size)]
+    """So many about equal parts of a batch, but none that is empty."""
+    count = min(count, len(units))
+    return [units[part * len(units) // count : (part + 1) * len(units) // count] for part in range(count)]
 
 
 def _is_memory(error: BaseException) -> bool:
@@ -248,9 +264,9 @@ def _measure(
     progress.selection.append((progress.step, score))
     if progress.best is None or score > max(old for _, old in progress.selection[:-1]):
         progress.best = progress.step
-        if device.rank == 0:
+        if device.leads:
             save_trained(best, model, identity)
-        device.accelerator.wait_for_everyone()
+        device.wait()
 
 
 def _is_stale(progress: Progress, config: RunConfig) -> bool:
@@ -270,7 +286,7 @@ def _save(
     screen: Screen,
 ) -> None:
     """Write a checkpoint; a disk that is full does not end a training that may find room later."""
-    if device.rank:
+    if not device.leads:
         return
     try:
         save_checkpoint(path, model, optimizer, progress, identity)

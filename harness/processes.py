@@ -1,0 +1,132 @@
+"""Processes that work together: how they find each other, who speaks, and how all of them end."""
+
+from __future__ import annotations
+
+import atexit
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
+
+from benchmarks.errors import PolypromptError, run_command
+
+PATIENCE = timedelta(minutes=30)
+"""How long a process waits for the others: longer than anything that one of them does while they wait."""
+
+FAREWELL = timedelta(seconds=10)
+"""How long an ending process waits for the others to end, since a launcher kills those that are left."""
+
+
+def join() -> dist.Store | None:
+    """Join the processes that a launcher (torchrun, `accelerate launch`) started, if it started several.
+
+    Small things are exchanged between processors (gloo), tensors of a GPU by its own backend (NCCL).
+
+    Returns:
+        What the processes share apart from their exchanges; None in a process that is alone or has joined already.
+
+    Raises:
+        PolypromptError: the others cannot be found.
+    """
+    if int(os.environ.get("WORLD_SIZE") or 1) == 1 or dist.is_initialized():
+        return None
+    try:
+        store, rank, world = next(rendezvous("env://", timeout=PATIENCE))
+        dist.init_process_group(_backends(), store=store, rank=rank, world_size=world, timeout=PATIENCE)
+    except (ValueError, RuntimeError) as error:
+        raise PolypromptError(f"the {os.environ['WORLD_SIZE']} processes did not find each other: {error}") from None
+    atexit.register(_leave, store, rank, world)
+    return store
+
+
+def together(command: Callable[[], int]) -> int:
+    """Run a command line in a process that is alone, or in each of several that a launcher started.
+
+    Of several, the first alone writes to stdout and stderr. When one fails, it says so, and all end with its status.
+    One that was killed is missed at the next exchange: gloo notices at once; with NCCL the launcher ends the others.
+
+    Args:
+        command: the body of a program; returns its exit status.
+
+    Returns:
+        As `run_command`; the same in all processes.
+    """
+
+    def one_of_several() -> int:
+        store = join()
+        return command() if store is None else _in_step(command, store)
+
+    return run_command(one_of_several)
+
+
+def _in_step(command: Callable[[], int], store: dist.Store) -> int:
+    failure: BaseException | None = None
+    rank = dist.get_rank()
+    try:
+        with _mute(rank > 0):
+            status = command()
+        if status == 0:
+            dist.barrier()  # the others may still fail
+    except BaseException as error:
+        failure = _told(error)
+        status = _status(failure)
+    if status == 0:
+        return 0
+    own = f"{rank} {status}"
+    agreed = own
+    with suppress(RuntimeError):  # it was kept by a process that is gone
+        agreed = store.compare_set("verdict", "", own).decode()  # the first one's is that of all
+    dist.destroy_process_group()  # now those that wait for this one are told so
+    if failure is not None and agreed == own:
+        raise failure
+    return int(agreed.partition(" ")[2])
+
+
+def _told(error: BaseException) -> BaseException:
+    """What a user is told of an error: an exchange that failed is the end of another process."""
+    marks = ("/gloo/", "ProcessGroup", "NCCL")  # gloo has no exception of its own
+    if isinstance(error, RuntimeError) and (isinstance(error, dist.DistError) or any(m in str(error) for m in marks)):
+        return PolypromptError(
+            "another of the processes that work together ended or does not answer; what was computed until the last "
+            f"checkpoint is kept, and the same command with --resume goes on ({str(error).splitlines()[0]})"
+        )
+    return error
+
+
+def _status(error: BaseException) -> int:
+    """The exit status that goes with an error."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    return 2 if isinstance(error, PolypromptError) else 1
+
+
+def _leave(store: dist.Store, rank: int, world: int) -> None:
+    """The last thing that a process does."""
+    with suppress(RuntimeError):  # the others, or what they shared, may be gone
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        store.set(f"ended {rank}", "")
+        store.wait([f"ended {other}" for other in range(world)], FAREWELL)
+
+
+def _backends() -> str:
+    if not torch.accelerator.is_available():
+        return "gloo"
+    kind = torch.accelerator.current_accelerator().type
+    return f"cpu:gloo,{kind}:{dist.get_default_backend_for_device(kind)}"
+
+
+@contextmanager
+def _mute(on: bool) -> Iterator[None]:
+    if not on:
+        yield
+        return
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
