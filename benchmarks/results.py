@@ -6,7 +6,7 @@ import gzip
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -90,6 +90,26 @@ class BackboneCard(BaseModel):
     hidden: int
 
 
+class SelectionCard(BaseModel):
+    """What chose among epochs and learning rates.
+
+    Attributes:
+        rule: "held-out": training rows that were not trained on. "paper": the reported rows themselves, as P-Tuning
+            v2's code does: the score is then the best of many looks. "last": nothing, the last epoch counts.
+        rows: task -> how many rows selected.
+        measured: learning rate -> (step, mean of the tasks' main metrics on those rows).
+        learning_rate, step: what was chosen.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    rule: Literal["held-out", "paper", "last"]
+    rows: dict[str, int]
+    measured: dict[str, list[tuple[int, float]]]
+    learning_rate: float
+    step: int
+
+
 class Manifest(BaseModel):
     """manifest.json: what a run used and what it cost.
 
@@ -106,7 +126,7 @@ class Manifest(BaseModel):
         tasks: cards of the tasks.
         trainable: parameters trained, heads included.
         share: trainable parameters over all parameters of backbone, prompt and heads, percent.
-        selection: what chose among epochs and learning rates: its rule, its rows, and all that was measured.
+        selection: what chose among epochs and learning rates; None when nothing was trained.
         thresholds: task with "no answer" -> language -> threshold, see `benchmarks.thresholds`.
         data: file relative to the data folder (or "generated:NAME") -> sha256 of the bytes that were read.
         limits: what was cut for time (`max_train`, `max_eval`, `max_steps`) -> number; empty when nothing was.
@@ -132,7 +152,7 @@ class Manifest(BaseModel):
     tasks: list[TaskCard]
     trainable: int
     share: float
-    selection: dict[str, Any] = {}
+    selection: SelectionCard | None = None
     thresholds: dict[str, dict[str, float]] = {}
     data: dict[str, str]
     limits: dict[str, int]

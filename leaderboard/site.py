@@ -24,6 +24,10 @@ TEMPLATES = Path(__file__).parent / "templates"
 SIGNS = {
     "limited": ("†", "only a part of the official split was scored, so not comparable with a full score"),
     "partial": ("‡", "over fewer languages than the task has, or fewer seeds than the row has"),
+    "selected": (
+        "§",
+        "the epoch was chosen on the very rows that are reported, as P-Tuning v2's code does: the best of many looks",
+    ),
     "doubt": ("≠", "the run's own results.json says something else; shown is what its predictions give"),
 }
 """Marks of a cell: the sign, and what it says."""
@@ -162,7 +166,7 @@ class EntryView:
         chances = [_mean([cell.record.chance.get(cell.record.main[0], math.nan) for cell in group]) for group in groups]
         cells = [cell for group in groups for cell in group]
         absent = set(card.languages) - set(languages) if card else set()
-        signs = _signs(cells, bool(absent) or any(len(group) < len(self.runs) for group in groups))
+        signs = _signs(self.runs, cells, bool(absent) or any(len(group) < len(self.runs) for group in groups))
         sizes = tuple(sorted((group[0].record.language, group[0].record.examples) for group in groups))
         scores = mean([self._resampled(task, group[0].record.language, group) for group in groups])
         return Figure(
@@ -179,7 +183,7 @@ class EntryView:
         """The official averages of a suite, mean over seeds; None where a part is missing."""
         seeds = [average(suite, [cell.record for cell in run.cells]) for run in self.runs]
         cells = [cell for run in self.runs for cell in run.cells if cell.record.suite == suite.name]
-        signs = _signs(cells)
+        signs = _signs(self.runs, cells)
         figures: dict[str, Figure | None] = {}
         for name in sorted(seeds[0], key=lambda name: name != "average"):  # the whole before its categories
             values = [value for seed in seeds if (value := seed.get(name)) is not None]
@@ -395,10 +399,21 @@ def _order(averages: dict[str, Figure | None], view: EntryView) -> tuple[bool, f
     )
 
 
-def _signs(cells: Sequence[Cell], partial: bool = False) -> tuple[str, ...]:
-    limited = any(cell.record.limited for cell in cells)
-    doubt = any(cell.doubts for cell in cells)
-    return tuple(key for key, on in zip(SIGNS, (limited, partial, doubt), strict=True) if on)
+def _signs(runs: Sequence[Run], cells: Sequence[Cell], partial: bool = False) -> tuple[str, ...]:
+    seen = {cell.record.task for cell in cells}
+    on = {
+        "limited": any(cell.record.limited for cell in cells),
+        "partial": partial,
+        "selected": any(_selected_on_reported(run) & seen for run in runs),
+        "doubt": any(cell.doubts for cell in cells),
+    }
+    return tuple(key for key in SIGNS if on[key])
+
+
+def _selected_on_reported(run: Run) -> set[str]:
+    """Tasks of which a run looked at the reported rows to choose its epoch."""
+    selection = run.manifest.selection
+    return set(selection.rows) if selection is not None and selection.rule == "paper" else set()
 
 
 def _anchor(run: Run, task: str, language: str) -> str:

@@ -79,21 +79,21 @@ def test_a_run_selects_an_epoch_and_a_rate_on_rows_it_does_not_report(tiny_run, 
     assert status == 0, error
     manifest = read_model(tmp_path / "x" / "manifest.json", Manifest)
     chosen = manifest.selection
-    assert chosen["rule"] == "held-out"
-    assert chosen["rows"] == {"demo-topic": 6}
-    assert set(chosen["measured"]) == {"1e-09", "0.03"}
-    assert [step for step, _ in chosen["measured"]["0.03"]] == [6, 12, 18]
-    best = {rate: max(score for _, score in points) for rate, points in chosen["measured"].items()}
-    assert chosen["learning_rate"] == max((float(rate) for rate in best), key=lambda rate: best[f"{rate:g}"])
-    points = chosen["measured"][f"{chosen['learning_rate']:g}"]
-    assert chosen["step"] == next(step for step, score in points if score == max(s for _, s in points))
+    assert chosen.rule == "held-out"
+    assert chosen.rows == {"demo-topic": 6}
+    assert set(chosen.measured) == {"1e-09", "0.03"}
+    assert [step for step, _ in chosen.measured["0.03"]] == [6, 12, 18]
+    best = {rate: max(score for _, score in points) for rate, points in chosen.measured.items()}
+    assert chosen.learning_rate == max((float(rate) for rate in best), key=lambda rate: best[f"{rate:g}"])
+    points = chosen.measured[f"{chosen.learning_rate:g}"]
+    assert chosen.step == next(step for step, score in points if score == max(s for _, s in points))
     assert not (tmp_path / "x" / "checkpoints").exists()
     # alone, a rate ends where it ended beside the other
     for rate in ("1e-9", "3e-2"):
         status, _, error = tiny_run(*options, "--learning-rate", rate, "--out", tmp_path, "--name", f"r{rate}")
         assert status == 0, error
         alone = read_model(tmp_path / f"r{rate}" / "manifest.json", Manifest)
-        assert alone.selection["measured"][f"{float(rate):g}"] == chosen["measured"][f"{float(rate):g}"]
+        assert alone.selection.measured[f"{float(rate):g}"] == chosen.measured[f"{float(rate):g}"]
 
 
 def test_the_papers_selection_is_marked(tiny_run, tmp_path):
@@ -101,9 +101,8 @@ def test_the_papers_selection_is_marked(tiny_run, tmp_path):
     status, _, error = tiny_run(*options, "--selection", "paper", "--out", tmp_path, "--name", "x")
     assert status == 0, error
     selection = read_model(tmp_path / "x" / "manifest.json", Manifest).selection
-    assert selection["rule"] == "paper"
-    assert selection["reported on the same rows"] is True
-    assert selection["rows"] == {"demo-topic": 160}
+    assert selection.rule == "paper"
+    assert selection.rows == {"demo-topic": 160}
     status, _, error = tiny_run(*options, "--selection", "last", "--learning-rate", "1e-3,1e-2", "--out", tmp_path)
     assert status == 2
     assert "--learning-rate: several, but nothing selects" in error
@@ -117,7 +116,7 @@ def test_seeds_and_shots_on_the_command_line(tiny_run, tmp_path):
     for seed in (4, 5):
         manifest = read_model(tmp_path / f"x-s{seed}" / "manifest.json", Manifest)
         assert manifest.limits == {"shots": 8, "max_eval": 5, "max_steps": 1}
-        assert manifest.selection["rows"] == {"demo-topic": 8}
+        assert manifest.selection.rows == {"demo-topic": 8}
         assert (tmp_path / f"x-s{seed}" / "predictions" / "demo-topic.en.test.jsonl.gz").exists()
     status, _, error = tiny_run(*options, "--seeds", 0)
     assert (status, "--seeds 0" in error) == (2, True)

@@ -145,6 +145,21 @@ def test_missing_is_shown_and_never_averaged_away(site: Path) -> None:
     assert "★" not in row_of(page, "bitfit", "many", 1)  # though it is the highest
 
 
+def test_a_choice_on_the_reported_rows_is_marked(tmp_path: Path) -> None:
+    cards = [task.card for task in find_suite("glue").tasks if task.name in ("sst2", "rte")]
+    chosen = {"measured": {"0.02": [[10, 60.0]]}, "learning_rate": 0.02, "step": 1010}
+    for name, rule, rows in (("honest", "held-out", 7), ("optimist", "paper", 60)):
+        facts = {"rule": rule, "rows": {"sst2": rows}} | chosen
+        write_run(tmp_path / "runs" / name, cards, prompt=name, selection=facts)
+    build([tmp_path / "runs"], tmp_path / "site")
+    page = (tmp_path / "site" / "index.html").read_text()
+    marked = [row for row in re.split("<tr>", page) if 'class="signs"' in row and "§" in row]
+    assert marked and all("optimist" in row and "honest" not in row for row in marked)
+    assert all(row.count("§") == 1 for row in marked), "only the task whose rows were looked at"
+    run_page = (tmp_path / "site" / "runs" / "optimist" / "index.html").read_text()
+    assert "paper: step 1,010, learning rate 0.02; on 60 rows of sst2" in run_page
+
+
 def test_limited_is_marked_and_not_best(site: Path) -> None:
     page = Page(site / "index.html")
     assert "†" in row_of(page, "linear-probe", GLUE[0].name, 0)
