@@ -15,6 +15,8 @@ from benchmarks.errors import PolypromptError
 NAME = ".lock"
 """Of the locked file; it holds who has the folder and is gone when nobody has."""
 
+_TRIES = 100  # what fails so often is no folder that others remove, but none that can be made
+
 
 class Busy(PolypromptError):
     """Another living process works in the run folder."""
@@ -49,11 +51,15 @@ def locked(run: Path) -> Iterator[None]:
 
 
 def _take(path: Path) -> TextIO:
+    tries = 0
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("a+", encoding="utf-8")
-        except FileNotFoundError:  # who had the folder removed it in this moment
+        except (FileExistsError, FileNotFoundError):  # who had the folder removed it in this moment
+            tries += 1
+            if tries == _TRIES:
+                raise
             continue
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
