@@ -72,7 +72,7 @@ def chosen_tasks(config: RunConfig) -> list[Task]:
     own = own_suites(config.task_file)
     suites = chosen_suites(config)
     tasks = [task for suite in suites for task in suite.tasks]
-    if own and not any(suite in suites for suite in own):
+    if own and not {suite.name for suite in own} & {suite.name for suite in suites}:
         raise PolypromptError(f"--task-file: no task of it is asked for; add {own[0].name} to --suite")
     names = [task.name for task in tasks]
     for name in config.tasks:
