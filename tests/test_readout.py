@@ -438,8 +438,31 @@ def test_a_run_behind_a_pooler(command, tmp_path: Path) -> None:
     repeat(tmp_path / "x")
 
 
+@pytest.mark.parametrize("head", ["pooler", "verbaliser"])
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("--method", "ptuning-v2", "--positions", "shifted", "--sharing", "separate"),
+        ("--method", "prompt-tuning"),
+        ("--method", "bitfit"),
+        ("--method", "lora"),
+        ("--method", "fine-tune"),
+    ],
+    ids=lambda more: more[1],
+)
+def test_every_method_leaves_the_readout_as_it_was(head, more, speaking: Path, command, tmp_path: Path) -> None:
+    tasks = ("--tasks", "demo-topic,demo-count", "--languages", "en")
+    status, _, error = command(run, *small(speaking, tmp_path, "--head", head, *SAY, *tasks, *more))
+    assert status == 0, error
+    found = load_file(tmp_path / "x" / "readout.safetensors")
+    wanted = make_readout(HeadKind(head), load_backbone(str(speaking)), DEMO, {"demo-topic": SAID}).state_dict()
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    repeat(tmp_path / "x")
+
+
 def test_a_random_pooler_is_told_of(speaking: Path, command, tmp_path: Path) -> None:
-    options = ("--head", "pooler", "--method", "fine-tune", "--tasks", "demo-topic")
+    options = ("--head", "pooler", "--method", "linear-probe", "--tasks", "demo-topic")
     status, _, error = command(run, *small(speaking, tmp_path, *options))
     assert status == 0, error
     told = "heads behind the random pooler (the checkpoint has none)"
