@@ -178,14 +178,17 @@ def open_bundle(folder: Path) -> BundleCard:
 
 
 @contextmanager
-def complete_or_absent(target: Path) -> Iterator[Path]:
+def complete_or_absent(target: Path, mark: str = CARD) -> Iterator[Path]:
     """A folder to fill, which takes the place of `target` when the block ends well and vanishes when it does not.
 
+    Args:
+        target: where it goes. mark: a file that every such folder has, so that nothing else is replaced.
+
     Raises:
-        PolypromptError: `target` exists and is neither an empty folder nor a bundle.
+        PolypromptError: `target` exists and is neither an empty folder nor one with the mark.
     """
-    if target.exists() and not (target.is_dir() and ((target / CARD).is_file() or not any(target.iterdir()))):
-        raise PolypromptError(f"{target}: exists and is not a bundle; choose another --out")
+    if target.exists() and not (target.is_dir() and ((target / mark).is_file() or not any(target.iterdir()))):
+        raise PolypromptError(f"{target}: exists and has no {mark}; choose another --out")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as aside:
         new, old = Path(aside) / "new", Path(aside) / "old"

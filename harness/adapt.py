@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from peft import LoraConfig, TaskType, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
+import json
+
+from peft import (
+    LoraConfig,
+    PeftConfig,
+    TaskType,
+    get_peft_model_state_dict,
+    inject_adapter_in_model,
+    set_peft_model_state_dict,
+)
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
@@ -11,6 +20,9 @@ from harness.methods import Weights
 
 QUERY_VALUE = ("query", "value", "q_lin", "v_lin")
 """What the families call the maps to queries and values; the last two are DistilBERT's."""
+
+ADAPTER_CONFIG, ADAPTER = "adapter_config.json", "adapter_model.safetensors"
+"""The files of an adapter, by the names that peft looks for."""
 
 WRAPPED = "base_model.model."
 """In front of every name in an adapter of peft: its own classes around the encoder."""
@@ -26,21 +38,31 @@ def adapt(backbone: Backbone, weights: Weights, rank: int, alpha: float) -> None
     for name, weight in backbone.model.named_parameters():
         weight.requires_grad_(weights is Weights.ALL or (weights is Weights.BIASES and name.endswith(".bias")))
     if weights is Weights.LORA:
-        leaves = {name.rpartition(".")[2] for name, _ in backbone.model.named_modules()}
-        config = LoraConfig(
-            base_model_name_or_path=backbone.card.name,
-            task_type=TaskType.FEATURE_EXTRACTION,
-            r=rank,
-            lora_alpha=alpha,
-            target_modules=[name for name in QUERY_VALUE if name in leaves],
-        )
-        inject_adapter_in_model(config, backbone.model)
+        inject_adapter_in_model(lora_config(backbone, rank, alpha), backbone.model)
 
 
-def lora_config(backbone: Backbone) -> LoraConfig | None:
+def lora_config(backbone: Backbone, rank: int, alpha: float) -> LoraConfig:
+    """What peft is to know of the adapter of an encoder, see `adapt`."""
+    leaves = {name.rpartition(".")[2] for name, _ in backbone.model.named_modules()}
+    return LoraConfig(
+        base_model_name_or_path=backbone.card.name,
+        task_type=TaskType.FEATURE_EXTRACTION,
+        r=rank,
+        lora_alpha=alpha,
+        target_modules=[name for name in QUERY_VALUE if name in leaves],
+    )
+
+
+def lora_of(backbone: Backbone) -> LoraConfig | None:
     """The configuration of the adapter in an encoder; None where there is none."""
     configs = getattr(backbone.model, "peft_config", None)
     return None if configs is None else configs["default"]
+
+
+def adapter_json(config: PeftConfig) -> str:
+    """adapter_config.json of an adapter that is ready to predict; equal ones are equal bytes."""
+    plain = {name: sorted(value) if isinstance(value, set) else value for name, value in config.to_dict().items()}
+    return json.dumps(plain | {"inference_mode": True}, indent=2, sort_keys=True) + "\n"
 
 
 def lora_state(backbone: Backbone) -> dict[str, Tensor]:
@@ -80,7 +102,7 @@ def load_trained_state(backbone: Backbone, state: dict[str, Tensor]) -> None:
 
 def merge(backbone: Backbone) -> None:
     """Add LoRA's products to the weights that they adapt, so that the encoder is a plain one again; else nothing."""
-    if lora_config(backbone) is None:
+    if lora_of(backbone) is None:
         return
     for name, module in list(backbone.model.named_modules()):
         if isinstance(module, LoraLayer):

@@ -15,12 +15,13 @@ from pydantic_core import PydanticCustomError
 from benchmarks.errors import PolypromptError
 from benchmarks.files import sha256, write_atomic
 from harness.held_out import Selection
+from harness.methods import PromptOf, find_method
 from harness.mixture import Sampling
-from harness.model import Pooling
+from harness.model import HEADS, Pooling
 from harness.placement import Positions
 from harness.prompt import Init
 from harness.readout import HeadKind
-from harness.sharing import Sharing
+from harness.sharing import PROMPT, PromptBank, Sharing
 
 
 def _listed(value: object) -> object:
@@ -43,6 +44,8 @@ class RunConfig(BaseModel):
         method: see `harness.methods`.
         prompt_length: slots a layer. prompt_layers: see `harness.prompt.parse_layers`. init: see `harness.prompt.Init`.
         positions: see `harness.placement.Positions`.
+        start_from: a folder whose prompt training begins with, and whose heads of the same tasks: a run, or what
+            `harness.interchange` wrote. start_from_sha256: of these files.
         sharing: see `harness.sharing.Sharing`. rank: of the parts of `low-rank`.
         reparameterise: make the prompt by an MLP. prompt_dropout: on the prompt, in training.
         lora_rank, lora_alpha: see `harness.adapt.adapt`.
@@ -50,7 +53,8 @@ class RunConfig(BaseModel):
         head: how sequence tasks are answered, see `harness.readout.HeadKind`.
         label_words: of `verbaliser`: task -> label -> the word that is scored for it; absent ones stand for themselves.
         sampling, temperature: how tasks are mixed.
-        epochs: passes over all training rows in the mean; None: the method's default. max_steps: stop there.
+        epochs: passes over all training rows in the mean; None: the method's default. max_steps: stop there;
+            0: only predict and score.
         selection: see `harness.held_out.Selection`.
         shots: train on so many rows a task alone, chosen by `shots_seed`, and select on as many others; None: on all.
         max_length: pieces a row, in place of each task's own; None: each task's own.
@@ -86,6 +90,8 @@ class RunConfig(BaseModel):
     prompt_layers: str = "all"
     init: Init = Init.KV
     positions: Positions = Positions.OWN
+    start_from: Path | None = None
+    start_from_sha256: list[str] = []
     sharing: Sharing = Sharing.SHARED
     rank: Positive = 2
     reparameterise: bool = False
@@ -98,7 +104,7 @@ class RunConfig(BaseModel):
     sampling: Sampling = Sampling.PROPORTIONAL
     temperature: Annotated[float, Field(ge=1)] = 2.0
     epochs: Annotated[float, Field(gt=0)] | None = None
-    max_steps: Positive | None = None
+    max_steps: Annotated[int, Field(ge=0)] | None = None
     batch: Positive = 32
     selection: Selection = Selection.HELD_OUT
     shots: Positive | None = None
@@ -133,7 +139,7 @@ class RunConfig(BaseModel):
     @property
     def identity(self) -> str:
         """A hash of everything that decides the result: equal settings have equal identities."""
-        where = {"out", "name", "checkpoint_seconds", "task_file", "shard_backbone"}
+        where = {"out", "name", "checkpoint_seconds", "task_file", "start_from", "shard_backbone"}
         text = json.dumps(self.model_dump(mode="json", exclude=where), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
@@ -168,20 +174,44 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def make_config(settings: dict[str, Any], source: str) -> RunConfig:
-    """Settings of a new run, checked; task files by absolute path and with the hashes of what they say now.
+    """Settings of a new run, checked; files that it uses by absolute path and with the hashes of what they say now.
 
     Args:
         settings: name -> value. source: where they come from, for the error.
 
     Raises:
-        PolypromptError: unknown name or bad value, or a task file that is not there; names it.
+        PolypromptError: unknown name or bad value, or a file that is not there; names it.
     """
-    config = _checked(settings, source)
+    config = _begun(_checked(settings, source), settings, source)
     for path in config.task_file:
         if not path.is_file():
             raise PolypromptError(f"{source}: --task-file {path}: no such file")
     files = [path.absolute() for path in config.task_file]
     return config.model_copy(update={"task_file": files, "task_file_sha256": [sha256(path) for path in files]})
+
+
+def _begun(config: RunConfig, settings: dict[str, Any], source: str) -> RunConfig:
+    """The settings with those of the prompt that training begins with, which no setting may contradict."""
+    if config.start_from is None:
+        return config
+    folder, method = config.start_from, find_method(config.method)
+    bank = PromptBank.read(folder)
+    layers, gated = bank.placement.layers, bank.placement.gated
+    if method.prompt is not (PromptOf.INPUT if layers is None else PromptOf.DEEP):
+        right = "prompt-tuning" if layers is None else "ptuning-v2"
+        raise PolypromptError(f"{source}: --start-from {folder}: its prompt is for --method {right}")
+    found = {
+        "prompt_length": bank.slots,
+        "prompt_layers": "all" if layers is None else ",".join(map(str, layers)),
+        "positions": bank.placement.positions,
+        "init": Init.ZERO_GATED if gated else Init.KV,
+    }
+    for name, value in found.items():
+        if name in settings and getattr(config, name) != value:
+            option = "--" + name.replace("_", "-")
+            raise PolypromptError(f"{source}: {option} {settings[name]}: leave it out, {folder} says {value}")
+    hashes = [sha256(folder / name) for name in (PROMPT, HEADS) if (folder / name).is_file()]
+    return config.model_copy(update=found | {"start_from": folder.absolute(), "start_from_sha256": hashes})
 
 
 def load_config(path: Path) -> RunConfig:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from benchmarks.errors import PolypromptError
@@ -16,11 +19,11 @@ from harness.config import RunConfig
 from harness.data import TaskRows
 from harness.features import Feature, Rows, pad
 from harness.methods import Method, PromptOf
-from harness.model import PromptedModel
+from harness.model import HEADS, PromptedModel
 from harness.placement import Placement, Positions
 from harness.prompt import Init, TrainedPrompt, parse_layers
 from harness.readout import Readout
-from harness.sharing import LowRank, Prompts, Sharing
+from harness.sharing import LowRank, PromptBank, Prompts, Sharing
 from harness.train import TaskTraining
 
 
@@ -63,6 +66,8 @@ def make_model(
             f"{', '.join(fixed)}; choose a method that trains a prompt or the encoder"
         )
     center_regression(model, training)
+    if config.start_from is not None:
+        give_heads(config.start_from, model)
     return model
 
 
@@ -91,14 +96,18 @@ def _prompts(config: RunConfig, placement: Placement, backbone: Backbone, traini
     """The prompts of a run; those that begin with states of tokens take them from the rows of the tasks they serve."""
 
     def prompt(tasks: Sequence[TaskTraining]) -> TrainedPrompt:
-        if config.init is Init.KV:
+        gate = placement.gated
+        if config.start_from is not None:
+            start = given_states(config.start_from, backbone, tasks)
+            gate = False  # it is folded into the values
+        elif config.init is Init.KV:
             features = [feature for task in tasks for feature in task.features]
             start = token_states(backbone, features, placement, config.prompt_length, config.seed)
         else:
             start = random_states(backbone, placement, config.prompt_length)
             if config.reparameterise:
                 start.zero_()  # what the MLP makes is random already
-        return TrainedPrompt(placement, start, placement.gated, config.reparameterise, config.prompt_dropout)
+        return TrainedPrompt(placement, start, gate, config.reparameterise, config.prompt_dropout)
 
     if config.sharing is Sharing.SEPARATE:
         return Prompts(None, {task.task.name: prompt([task]) for task in training})
@@ -108,11 +117,39 @@ def _prompts(config: RunConfig, placement: Placement, backbone: Backbone, traini
     return Prompts(shared, {task.task.name: LowRank(shared.shape, config.rank) for task in training})
 
 
+def given_states(folder: Path, backbone: Backbone, tasks: Sequence[TaskTraining]) -> Tensor:
+    """The prompt of a folder that some tasks begin with: that of the task, where it is one; else the common one.
+
+    Raises:
+        PolypromptError: there are several and none is common, or it is of another encoder.
+    """
+    bank = PromptBank.read(folder)
+    row = 0 if len(bank.bank) == 1 else bank.row(tasks[0].task.name if len(tasks) == 1 else "")
+    if row is None:
+        names = ", ".join(task.task.name for task in tasks)
+        raise PolypromptError(
+            f"--start-from {folder}: has prompts of {', '.join(bank.rows)}, none for {names} together"
+        )
+    expected = shape_of(backbone, bank.placement, bank.slots)
+    if bank.bank[row].shape != expected:
+        raise PolypromptError(
+            f"--start-from {folder}: a prompt of shape {list(bank.bank[row].shape)}, and {backbone.card.name} takes "
+            f"{list(expected)}: it is of another encoder"
+        )
+    return bank.bank[row].clone()
+
+
+def shape_of(backbone: Backbone, placement: Placement, slots: int) -> torch.Size:
+    """Of a prompt for an encoder."""
+    if placement.layers is None:
+        return torch.Size((slots, backbone.words.embedding_dim))
+    return torch.Size((len(placement.layers), 2, backbone.heads, slots, backbone.head_dim))
+
+
 def random_states(backbone: Backbone, placement: Placement, slots: int) -> Tensor:
     """Keys and values from N(0, 1); vectors before the input with the spread of the word embeddings."""
-    if placement.layers is None:
-        return torch.randn(slots, backbone.words.embedding_dim) * backbone.words.weight.std().cpu()
-    return torch.randn(len(placement.layers), 2, backbone.heads, slots, backbone.head_dim)
+    states = torch.randn(shape_of(backbone, placement, slots))
+    return states * backbone.words.weight.std().cpu() if placement.layers is None else states
 
 
 def token_states(
@@ -152,3 +189,21 @@ def center_regression(model: PromptedModel, training: Sequence[TaskTraining]) ->
     for task in training:
         if task.task.card.kind is Kind.REGRESSION:
             torch.nn.init.constant_(model.heads[task.task.name].bias, float(np.mean(task.targets)))
+
+
+def give_heads(folder: Path, model: PromptedModel) -> None:
+    """Put the heads of a folder in the place of those of the same tasks.
+
+    Raises:
+        PolypromptError: the file is damaged, or a head has another shape.
+    """
+    if not (folder / HEADS).is_file():
+        return
+    try:
+        state = load_file(folder / HEADS)
+        for name, head in model.heads.items():
+            if f"{name}.weight" in state:
+                head.load_state_dict({part: state[f"{name}.{part}"] for part in ("weight", "bias")})
+    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise PolypromptError(f"--start-from {folder}: its heads do not fit those of the run: {reason}") from None

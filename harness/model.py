@@ -15,6 +15,9 @@ from harness.placement import Positions
 from harness.readout import Readout
 from harness.sharing import PromptBank, Prompts
 
+HEADS = "heads.safetensors"
+"""The file of trained heads in a run folder."""
+
 
 class Pooling(StrEnum):
     """What a linear sequence head reads: the first token, or the mean over real tokens."""

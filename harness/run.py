@@ -64,6 +64,7 @@ OPTIONS = {
     "prompt_layers": 'layers with a prompt: "all", "top:4", "bottom:2", "6-11", "0,2,4-5"',
     "init": "how the prompt begins: kv, normal, zero-gated",
     "positions": "where those of the real tokens begin: own (at 0) or shifted (behind the prompt, as in peft)",
+    "start_from": "begin with the prompt and the heads of this folder: a run, or made by harness.interchange",
     "prompt_dropout": "dropout on the prompt",
     "sharing": "how tasks share a prompt: shared, specialise (then each goes on alone), low-rank (a small part each), "
     "separate (one each)",
@@ -76,7 +77,7 @@ OPTIONS = {
     "sampling": "task mixture: proportional, square-root, temperature, uniform",
     "temperature": "of --sampling temperature",
     "epochs": "passes over all training rows; default: the method's",
-    "max_steps": "stop after so many steps",
+    "max_steps": "stop after so many steps; 0: only predict and score",
     "splits": "splits to predict, such as dev,test; default: the reported one of each task",
     "batch": "examples a step",
     "micro_batch": "at most so many examples of a batch in one pass, where memory is small",
@@ -160,7 +161,8 @@ def command_line(config: RunConfig, processes: int = 1) -> str:
     """The command that repeats a run."""
     start = ["python"] if processes == 1 else ["torchrun", "--nproc-per-node", str(processes)]
     words = [*start, "-m", "harness.run"]
-    for name, value in config.model_dump(mode="json", exclude_defaults=True, exclude={"task_file_sha256"}).items():
+    hashes = {"task_file_sha256", "start_from_sha256"}
+    for name, value in config.model_dump(mode="json", exclude_defaults=True, exclude=hashes).items():
         flag = "--" + name.replace("_", "-")
         if name == "files":
             words += [word for place, files in value.items() for word in (flag, f"{place}={','.join(files)}")]
@@ -304,7 +306,8 @@ def _prompt_sentence(config: RunConfig, model: PromptedModel) -> str:
     place = "the input" if layers is None else f"{len(layers)} layers ({config.prompt_layers})"
     shifted = ", positions shifted" if config.positions is Positions.SHIFTED else ""
     shared = "" if config.sharing is Sharing.SHARED else f", {config.sharing}"
-    return f"{config.prompt_length} slots in {place}, init {config.init}{made}{shifted}{shared}{read}"
+    begun = f"init {config.init}" if config.start_from is None else f"begun as that of {config.start_from.name}"
+    return f"{config.prompt_length} slots in {place}, {begun}{made}{shifted}{shared}{read}"
 
 
 def main() -> int:

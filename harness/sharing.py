@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
+from benchmarks.errors import PolypromptError
+from benchmarks.files import write_atomic
 from harness.attention import Prefix
 from harness.backbone import SoftPrompt
 from harness.placement import Placement, Positions
 from harness.prompt import TrainedPrompt, by_slot
+
+PROMPT = "prompt.safetensors"
+"""The file of trained prompts in a run folder."""
 
 
 class Sharing(StrEnum):
@@ -136,6 +145,31 @@ class PromptBank(nn.Module):
     def fold(self, tasks: Iterable[str]) -> PromptBank:
         """Itself."""
         return self
+
+    def write(self, folder: Path) -> None:
+        """Write prompt.safetensors: "prefix" [prompt, ...], each as the placement describes it.
+
+        Metadata "polyprompt" is a JSON object with the placement and "rows".
+        """
+        about = self.placement.model_dump(mode="json") | {"rows": self.rows}
+        # one entry: safetensors writes several in an order that changes, and equal runs shall give equal bytes
+        metadata = {"polyprompt": json.dumps(about)}
+        write_atomic(folder / PROMPT, save({"prefix": self.bank.contiguous().cpu()}, metadata))
+
+    @classmethod
+    def read(cls, folder: Path) -> PromptBank:
+        """Read prompt.safetensors.
+
+        Raises:
+            PolypromptError: absent, damaged, or another kind of file.
+        """
+        try:
+            with safe_open(folder / PROMPT, framework="pt") as file:
+                about = json.loads((file.metadata() or {})["polyprompt"])
+                rows = about.pop("rows")
+                return cls(file.get_tensor("prefix"), rows, Placement.model_validate(about))
+        except (OSError, SafetensorError, KeyError, ValueError, AttributeError) as error:
+            raise PolypromptError(f"{folder / PROMPT}: not the prompts of a run: {error}") from None
 
 
 def _enter(tensor: Tensor, placement: Placement) -> Prefix | SoftPrompt:

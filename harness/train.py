@@ -174,7 +174,7 @@ def total_steps(config: RunConfig, method: Method, tasks: Sequence[TaskTraining]
     """Steps of a training: the epochs asked for, in the mean over all rows, or `max_steps` if that is less."""
     epochs = config.epochs or method.epochs
     steps = max(1, round(epochs * sum(task.batches.per_epoch for task in tasks)))
-    return min(steps, config.max_steps or steps)
+    return steps if config.max_steps is None else min(steps, config.max_steps)
 
 
 def _backward(

@@ -172,6 +172,6 @@ def test_an_old_bundle_is_replaced_as_a_whole(bundle: Path) -> None:
 
 def test_a_folder_of_something_else_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(PolypromptError, match="not a bundle"), complete_or_absent(tmp_path):
+    with pytest.raises(PolypromptError, match=r"has no bundle\.json"), complete_or_absent(tmp_path):
         pass
     assert (tmp_path / "thesis.txt").read_text() == "years of work"

@@ -8,8 +8,7 @@ from safetensors import safe_open
 
 from harness.device import find_device
 from harness.placement import Placement
-from harness.sharing import PromptBank
-from harness.store import PROMPT, save_bank
+from harness.sharing import PROMPT, PromptBank
 
 
 def test_two_precisions_in_one_process():
@@ -27,7 +26,7 @@ def test_a_stored_prompt_has_the_same_bytes_every_time(tmp_path, gated):
     prompt = PromptBank(torch.randn(1, 2, 2, 2, 3, 4), {"": 0}, Placement(layers=(0, 2), gated=gated))
     written = set()
     for _ in range(20):  # an order that changes would show in one of them: a chance of 1 in 2 ** 19 that it does not
-        save_bank(prompt, tmp_path / PROMPT)
+        prompt.write(tmp_path)
         written.add((tmp_path / PROMPT).read_bytes())
     assert len(written) == 1
     with safe_open(tmp_path / PROMPT, framework="pt") as file:

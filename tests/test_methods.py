@@ -14,7 +14,7 @@ from benchmarks.errors import PolypromptError
 from benchmarks.registry import find_task
 from benchmarks.results import Manifest, read_model, read_predictions
 from exporters.export import export
-from harness.adapt import adapt, load_lora, lora_config, lora_state, merge
+from harness.adapt import adapt, load_lora, lora_of, lora_state, merge
 from harness.backbone import Backbone, load_backbone
 from harness.config import RunConfig, load_config
 from harness.data import load_evaluation
@@ -157,7 +157,7 @@ def test_lora_adds_the_product_of_its_factors(family):
     assert (expected(ids, lengths) - bare)[0].abs().max() > 1e-2
     torch.testing.assert_close(backbone(ids, lengths)[0], expected(ids, lengths)[0], rtol=0, atol=1e-4)
     merge(backbone)
-    assert lora_config(backbone) is None
+    assert lora_of(backbone) is None
     merged = dict(backbone.model.named_parameters())
     for name, weight in plain.named_parameters():
         torch.testing.assert_close(merged.pop(name), weight, rtol=1e-6, atol=1e-6)
