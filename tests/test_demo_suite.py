@@ -9,6 +9,7 @@ import subprocess
 import sys
 import unicodedata
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 import babel
@@ -24,13 +25,18 @@ from benchmarks.task import Kind
 
 ROOT = Path(__file__).parents[1]
 TASKS = {task.card.kind: task for task in SUITE.tasks}
-GOLDEN = ("2.18.0", "e48865325bd752db1026ae0e1aa9213f3bbf071aae423a328ff97208c6e45c5f")
+GOLDEN = ("2.18.0", "938ba16d7b1fa5652f4387514b49cf0c80a4bf3762126f7a08ac76772340bca1")
 """Version of Babel and SHA-256 of all rows: change the hash only when the suite is meant to change."""
 
 
 def read(kind: Kind, split: str = "test", language: str = "en") -> Split:
     task = TASKS[kind]
     return task.source.read(task.card, split, language, None)
+
+
+def _said(example: Example) -> dict[str, object]:
+    """What is set of an example, so that a new field of the record does not change the hash."""
+    return {name: value for name, value in asdict(example).items() if value not in ("", (), None) or name == "answers"}
 
 
 def fingerprint(languages: tuple[str, ...]) -> str:
@@ -40,9 +46,10 @@ def fingerprint(languages: tuple[str, ...]) -> str:
         for task in SUITE.tasks:
             for split in ("train", "dev", "test"):
                 try:
-                    splits[task.name, split, language] = repr(task.source.read(task.card, split, language, None))
+                    rows = task.source.read(task.card, split, language, None)
                 except MissingData:
                     continue
+                splits[task.name, split, language] = [_said(example) for example in rows.examples], rows.candidates
     return hashlib.sha256(json.dumps(sorted(splits.items())).encode()).hexdigest()
 
 
