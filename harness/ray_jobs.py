@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,8 @@ LOCAL = "local"
 
 RETRIES = 3
 """A job whose worker died so often and dies again is given up: it may be what kills them."""
+
+_PATIENCE = 20  # seconds for the head of a cluster to answer
 
 _STORE = 80 * 2**20  # bytes; Ray's least, since jobs exchange files and not objects
 
@@ -94,9 +97,12 @@ def _outcome(ready: ray.ObjectRef[Any]) -> Outcome:
 def _connect(address: str) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a sweep reports to nobody
     own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _STORE} if address == LOCAL else {}
+    host, _, port = address.rpartition(":")
     try:
+        if host and port.isdecimal() and "/" not in host:  # Ray itself asks for minutes
+            socket.create_connection((host, int(port)), _PATIENCE).close()
         ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **own)
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except (OSError, OverflowError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise PolypromptError(f"--ray {address}: {str(error).strip().splitlines()[0]}") from None
 
 

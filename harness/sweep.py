@@ -46,7 +46,7 @@ def main() -> int:
         return 0
     logging.set_verbosity_error()
     outcomes = {job.config.folder: Outcome(State.SKIPPED) for job in jobs}  # until they are known to be otherwise
-    if flags.ray is None:
+    if flags.ray is None or not todo:
         performed = one_by_one(todo, screen)
     else:
         from harness.ray_jobs import on_ray  # an extra, which other sweeps do without

@@ -16,6 +16,7 @@ import pytest
 from benchmarks.results import Manifest, Results, read_model
 from harness import jobs, plan, run, sweep
 from harness.lock import NAME, Busy, locked
+from harness.methods import METHODS
 from harness.plan import read_plan
 
 ROOT = Path(__file__).parents[1]
@@ -99,6 +100,17 @@ def test_jobs_without_a_grid(write):
     assert chosen(read_plan(write("seeds = 2\n"))) == [("ptuning-v2", 0), ("ptuning-v2", 1)]
     listed = write('[[job]]\nmethod = "linear-probe"\n[[job]]\nmethod = "fine-tune"\n')
     assert chosen(read_plan(listed)) == [("linear-probe", 0), ("fine-tune", 0)]
+
+
+def test_the_documented_and_the_published_plan(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    text = (ROOT / "docs" / "sweeps.md").read_text()
+    (tmp_path / "sweep.toml").write_text(text.split("```toml\n")[1].split("```")[0])
+    jobs = read_plan(tmp_path / "sweep.toml")
+    assert len(jobs) == 3 * (3 * (2 * 2 - 1) + 1)
+    assert {job.config.prompt_length for job in jobs if job.config.method == "fine-tune"} == {8}
+    published = {job[:2] for job in chosen(read_plan(ROOT / "experiments" / "methods.toml"))}
+    assert published == {*itertools.product(("rte", "mrpc", "cola", "wnut17", "copa"), METHODS)}
 
 
 def test_the_name_of_a_folder_tells_settings_data_and_code(write, tmp_path, monkeypatch):
@@ -323,7 +335,7 @@ def test_printed_jobs_do_what_the_sweep_does(write, command, tmp_path):
     assert sum((folder / "prompt.safetensors").exists() for folder in folders) == 1
 
 
-HOLD = "import sys, time; from harness.lock import locked\nwith locked({!r}): print('mine', flush=True); time.sleep(99)"
+HOLD = "import time; from harness.lock import locked\nwith locked({!r}): print('mine', flush=True); time.sleep(99)"
 
 
 def test_a_lock_dies_with_its_process(tmp_path, tiny_run):
