@@ -15,9 +15,9 @@ from enum import StrEnum
 from benchmarks.errors import PolypromptError
 from benchmarks.files import write_atomic
 from harness.config import RunConfig
+from harness.execute import fill
 from harness.lock import Busy, locked
 from harness.plan import Job
-from harness.run import fill
 from harness.screen import Screen
 
 PAUSE = 1.0

@@ -19,8 +19,8 @@ from transformers.utils import logging
 from benchmarks.errors import run_command
 from benchmarks.results import Results, read_model
 from harness.jobs import Outcome, State, is_done, one_by_one
+from harness.options import command_line
 from harness.plan import Job, read_plan
-from harness.run import command_line
 from harness.screen import Screen
 
 

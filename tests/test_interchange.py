@@ -22,9 +22,9 @@ from exporters.peft import export_adapter
 from harness import interchange
 from harness.backbone import load_backbone
 from harness.config import make_config
+from harness.execute import execute
 from harness.interchange import convert, read_foreign
 from harness.model import PromptedModel
-from harness.run import execute
 from harness.screen import Screen
 from harness.store import load_run
 

@@ -20,11 +20,11 @@ from harness.config import RunConfig, load_config
 from harness.data import load_evaluation
 from harness.device import find_device
 from harness.evaluate import predict
+from harness.execute import execute
 from harness.features import TextEncoder
 from harness.initial import max_positions, random_states
 from harness.methods import METHODS, Weights, find_method
 from harness.placement import Placement
-from harness.run import execute
 from harness.screen import Screen
 from harness.store import load_run
 

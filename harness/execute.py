@@ -1,0 +1,175 @@
+"""One run, from its settings to a complete run folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks.errors import PolypromptError
+from benchmarks.files import write_atomic
+from benchmarks.results import (
+    Manifest,
+    Results,
+    read_model,
+    write_model,
+)
+from harness import provenance
+from harness.adapt import merge
+from harness.backbone import load_backbone
+from harness.checkpoint import Progress
+from harness.config import RunConfig, load_config, save_config
+from harness.data import load_rows
+from harness.device import find_device
+from harness.evaluate import evaluate
+from harness.feature_cache import CachedEncoder
+from harness.initial import make_model, max_positions
+from harness.learn import Learned, learn, selection_of
+from harness.lock import locked
+from harness.methods import find_method
+from harness.model import PromptedModel
+from harness.options import command_line
+from harness.placement import Positions
+from harness.readout import make_readout, mask_pieces
+from harness.screen import Screen
+from harness.sharing import Sharing
+from harness.store import save_weights, trained_parameters
+from harness.train import encode_training
+
+
+def execute(config: RunConfig, resume: bool, screen: Screen) -> Results:
+    """Train, evaluate and write the run folder, which belongs to this process meanwhile.
+
+    Args:
+        config: what to do. resume: go on where an interrupted run stopped. screen: shows progress.
+
+    Raises:
+        Busy: another process works in the run folder.
+        PolypromptError: see its message; what was computed so far stays in the run folder.
+    """
+    # Processes that train together are one: the first of them takes the folder.
+    with locked(config.folder) if find_device(config.precision).leads else nullcontext():
+        return fill(config, resume, screen)
+
+
+def fill(config: RunConfig, resume: bool, screen: Screen) -> Results:
+    """`execute` in a run folder that is locked already. Processes that are not the first write nothing."""
+    run, method, code = config.folder, find_method(config.method), provenance.code_version()
+    device = find_device(config.precision)
+    if device.first(lambda: _is_finished(config, run, resume)):
+        screen.say(f"{run} is complete")
+        return device.first(lambda: read_model(run / "results.json", Results))
+    rows, hashes, missing = load_rows(config)
+    for sentence in missing:
+        screen.say(f"left out: {sentence}")
+    backbone = load_backbone(config.backbone)
+    cards = [task_rows.task.card for task_rows in rows]
+    readout = make_readout(config.head, backbone, cards, config.label_words)
+    for sentence in [] if readout is None else [str(readout), *readout.labels()]:
+        screen.say(sentence)
+    masks, longest = mask_pieces(config.head, backbone, cards), max_positions(config, method, backbone)
+    encoder = CachedEncoder(backbone.tokenizer, backbone.pad_id, backbone.token_types, longest, masks)
+    training = encode_training(rows, encoder, config.batch, config.seed)
+    model = make_model(config, method, backbone, rows, training, readout)
+    trained = trained_parameters(model)
+    share = 100 * trained / sum(weight.numel() for weight in model.parameters())
+
+    def place(model: PromptedModel) -> PromptedModel:
+        if config.shard_backbone:
+            device.shard(model.backbone)
+        return model.to(device.torch)
+
+    fresh: list[PromptedModel] = [place(model)]
+
+    def make() -> PromptedModel:
+        """The first model once; for another learning rate a new one, since the first may have changed its encoder."""
+        if fresh:
+            return fresh.pop()
+        return place(make_model(config, method, load_backbone(config.backbone), rows, training, readout))
+
+    screen.say(
+        f"{run.name}: {method.name} on {config.backbone}, {len(training)} tasks to learn, {len(rows)} to score, "
+        f"{trained:,} parameters trained ({share:.2g} %), {device.precision}"
+    )
+    if device.leads:
+        save_config(config, run / "config.toml")
+    learned = Learned(model, 0.0, Progress(), 0.0, {})
+    if training:
+        identity, checkpoints = _identity(config, hashes), run / "checkpoints"
+        learned = learn(make, training, rows, encoder, config, method, device, checkpoints, identity, screen)
+    model, progress = learned.model, learned.progress
+    if device.leads:
+        save_weights(model, run)
+    merge(model.backbone)
+    began = time.monotonic()
+    records, thresholds = evaluate(run, model, encoder, rows, device, screen)
+    results = Results(run=run.name, method=method.name, backbone=backbone.card.name, seed=config.seed, records=records)
+    if not device.leads:
+        return results
+    manifest = Manifest(
+        run=run.name,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=command_line(config, device.world),
+        code=code,
+        packages=provenance.packages(),
+        processor=device.title,
+        precision=device.precision,
+        method=method.name,
+        seed=config.seed,
+        prompt=_prompt_sentence(config, model),
+        backbone=backbone.card,
+        tasks=cards,
+        trainable=trained,
+        share=share,
+        selection=selection_of(config, rows, learned) if training else None,
+        thresholds=thresholds,
+        data=hashes,
+        limits=config.limits,
+        steps=progress.step,
+        examples_seen=progress.examples,
+        train_seconds=round(learned.seconds, 2),
+        evaluate_seconds=round(time.monotonic() - began, 2),
+        interruptions=progress.interruptions,
+    )
+    write_model(run / "manifest.json", manifest)
+    curve = [{"step": step, "loss": loss, "right": right} for step, loss, right in progress.curve]
+    write_atomic(run / "curve.json", json.dumps(curve) + "\n")
+    write_model(run / "results.json", results)
+    shutil.rmtree(run / "checkpoints", ignore_errors=True)
+    return results
+
+
+def _is_finished(config: RunConfig, run: Path, resume: bool) -> bool:
+    if not (run / "config.toml").exists():
+        return False
+    if not resume:
+        raise PolypromptError(f"{run} exists: add --resume to go on with it, or choose another --name or --out")
+    before = load_config(run / "config.toml")
+    if before.identity != config.identity:
+        old, new = before.model_dump(mode="json"), config.model_dump(mode="json")
+        changed = ", ".join(name.replace("_", "-") for name in new if old[name] != new[name])
+        raise PolypromptError(f"{run} was begun with other settings ({changed}); choose another --name")
+    return (run / "results.json").exists()
+
+
+def _identity(config: RunConfig, hashes: dict[str, str]) -> str:
+    data = hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()[:8]
+    return f"{config.identity}-{data}"
+
+
+def _prompt_sentence(config: RunConfig, model: PromptedModel) -> str:
+    prompt = model.prompt
+    read = "" if model.readout is None else f"; {model.readout}"
+    if prompt is None:
+        return f"none{read}"
+    made = ", by an MLP" if config.reparameterise else ""
+    layers = prompt.placement.layers
+    place = "the input" if layers is None else f"{len(layers)} layers ({config.prompt_layers})"
+    shifted = ", positions shifted" if config.positions is Positions.SHIFTED else ""
+    shared = "" if config.sharing is Sharing.SHARED else f", {config.sharing}"
+    begun = f"init {config.init}" if config.start_from is None else f"begun as that of {config.start_from.name}"
+    return f"{config.prompt_length} slots in {place}, {begun}{made}{shifted}{shared}{read}"
