@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.results import Manifest, Results, read_model
-from harness import jobs, plan, run, sweep
+from harness import execute, jobs, plan, sweep
 from harness.lock import NAME, Busy, locked
 from harness.methods import METHODS
 from harness.plan import read_plan
@@ -259,7 +259,7 @@ def test_a_mistake_of_ours_fails_one_job_and_is_kept(write, command, monkeypatch
     def fails_once(config, resume, screen):
         if config.method == "linear-probe":
             raise KeyError("weight")
-        return run.fill(config, resume, screen)
+        return execute.fill(config, resume, screen)
 
     monkeypatch.setattr(jobs, "fill", fails_once)
     file = write('tasks = ["demo-topic"]\n[grid]\nmethod = ["linear-probe", "ptuning-v2"]\n')
