@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -139,6 +140,8 @@ class Device:
             )
         if any(weight.requires_grad for weight in backbone.parameters()):
             raise PolypromptError("--shard-backbone: only a frozen backbone can be divided; choose another --method")
+        # It warns of outputs that are views, for those who would change them in place.
+        warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
         mesh = init_device_mesh(self.torch.type, (self.world,))
         layers = [module for module in backbone.modules() if isinstance(module, GradientCheckpointingLayer)]
         for module in (backbone.words, *layers, backbone):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from datetime import timedelta
@@ -19,7 +20,7 @@ PATIENCE = timedelta(minutes=30)
 """How long a process waits for the others: longer than anything that one of them does while they wait."""
 
 FAREWELL = timedelta(seconds=10)
-"""How long an ending process waits for the others to end, since a launcher kills those that are left."""
+"""How long a process that ends waits for one that has something to say: a launcher kills those that are left."""
 
 
 def join() -> dist.Store | None:
@@ -40,7 +41,7 @@ def join() -> dist.Store | None:
         dist.init_process_group(_backends(), store=store, rank=rank, world_size=world, timeout=PATIENCE)
     except (ValueError, RuntimeError) as error:
         raise PolypromptError(f"the {os.environ['WORLD_SIZE']} processes did not find each other: {error}") from None
-    atexit.register(_leave, store, rank, world)
+    atexit.register(_close)
     return store
 
 
@@ -77,23 +78,26 @@ def _in_step(command: Callable[[], int], store: dist.Store) -> int:
         status = _status(failure)
     if status == 0:
         return 0
-    own = f"{rank} {status}"
-    agreed = own
+    verdict = own = f"{rank} {status}"
     with suppress(RuntimeError):  # it was kept by a process that is gone
-        agreed = store.compare_set("verdict", "", own).decode()  # the first one's is that of all
-    dist.destroy_process_group()  # now those that wait for this one are told so
-    if failure is not None and agreed == own:
+        verdict = store.compare_set("verdict", "", own).decode()  # the first one's is that of all
+    _close()  # those that wait for this process notice
+    if failure is not None and verdict == own:
+        atexit.register(_leave, store, rank, [])
         raise failure
-    return int(agreed.partition(" ")[2])
+    judge, status = map(int, verdict.split())
+    atexit.register(_leave, store, rank, [0, judge])
+    return status
 
 
 def _told(error: BaseException) -> BaseException:
     """What a user is told of an error: an exchange that failed is the end of another process."""
     marks = ("/gloo/", "ProcessGroup", "NCCL")  # gloo has no exception of its own
     if isinstance(error, RuntimeError) and (isinstance(error, dist.DistError) or any(m in str(error) for m in marks)):
+        why = re.sub(r"^\[[^]]*\] |\. This is .*", "", str(error).splitlines()[0])
         return PolypromptError(
-            "another of the processes that work together ended or does not answer; what was computed until the last "
-            f"checkpoint is kept, and the same command with --resume goes on ({str(error).splitlines()[0]})"
+            f"another of the processes that work together ended or does not answer ({why}); what was computed until "
+            "the last checkpoint is kept, and the same command with --resume goes on"
         )
     return error
 
@@ -107,13 +111,16 @@ def _status(error: BaseException) -> int:
     return 2 if isinstance(error, PolypromptError) else 1
 
 
-def _leave(store: dist.Store, rank: int, world: int) -> None:
-    """The last thing that a process does."""
+def _close() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _leave(store: dist.Store, rank: int, speakers: list[int]) -> None:
+    """The last thing that a process does where one failed."""
     with suppress(RuntimeError):  # the others, or what they shared, may be gone
-        if dist.is_initialized():
-            dist.destroy_process_group()
         store.set(f"ended {rank}", "")
-        store.wait([f"ended {other}" for other in range(world)], FAREWELL)
+        store.wait([f"ended {speaker}" for speaker in speakers], FAREWELL)
 
 
 def _backends() -> str:
