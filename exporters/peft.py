@@ -7,6 +7,7 @@ import copy
 import inspect
 import json
 import sys
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -213,7 +214,10 @@ def _difference(model: PromptedModel, backbone: Backbone, card: TaskCard, form: 
     ids[~real] = backbone.pad_id
     types = ((torch.arange(longest) >= lengths[:, None] // 2) & real & (card.kind is not Kind.RETRIEVAL)).long()
     ours = model.outputs(card, ids, lengths, types)
-    theirs = PeftModel.from_pretrained(base_of(model, backbone, form, ours.shape[-1]), folder)
+    base = base_of(model, backbone, form, ours.shape[-1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of transformers, on a name that peft still uses
+        theirs = PeftModel.from_pretrained(base, folder)
     marks = {"token_type_ids": types} if backbone.token_types else {}
     values = read(theirs(input_ids=ids, attention_mask=real.long(), **marks), model, card, form, lengths)
     distance = (values - ours).abs()

@@ -13,6 +13,7 @@ _PACKAGES = (
     "tokenizers",
     "datasets",
     "accelerate",
+    "peft",
     "safetensors",
     "numpy",
     "scipy",
