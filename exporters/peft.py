@@ -213,7 +213,7 @@ def _difference(model: PromptedModel, backbone: Backbone, card: TaskCard, form: 
     ids[ids == backbone.pad_id] += 1  # which RoBERTa of transformers takes for padding wherever it stands
     ids[~real] = backbone.pad_id
     types = ((torch.arange(longest) >= lengths[:, None] // 2) & real & (card.kind is not Kind.RETRIEVAL)).long()
-    ours = model.outputs(card, ids, lengths, types)
+    ours = model.outputs(card, ids, lengths, types, card.train_language or "")
     base = base_of(model, backbone, form, ours.shape[-1])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of transformers, on a name that peft still uses

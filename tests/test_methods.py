@@ -2,6 +2,7 @@
 
 import json
 import math
+from itertools import count
 from pathlib import Path
 
 import peft
@@ -10,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import FAMILIES, HIDDEN, LAYERS, tiny_model, tiny_tokenizer
 
+import harness.learn
 from benchmarks.errors import PolypromptError
 from benchmarks.registry import find_task
 from benchmarks.results import Manifest, read_model, read_predictions
@@ -231,3 +233,25 @@ def test_shifted_positions_leave_less_room_and_are_recorded(method, tmp_path):
     with pytest.raises(PolypromptError, match=r"--prompt-length 40: .* has 42 positions"):
         max_positions(long, find_method(method), model.backbone)
     assert max_positions(long, find_method("lora"), model.backbone) == 42
+
+
+@pytest.mark.parametrize("sharing", ["specialise", "low-rank", "separate"])
+def test_prompts_in_the_input_are_shared_in_every_way(sharing, tmp_path):
+    run = run_of("prompt-tuning", "electra", tmp_path, tasks=["demo-topic", "demo-names"], sharing=sharing)
+    prompt = load_run(run).prompt
+    assert prompt.bank.shape[1:] == (3, 16)
+    rows = [prompt.bank[prompt.row(name)] for name in ("demo-topic", "demo-names")]
+    assert not torch.equal(*rows)
+    assert export(run, tmp_path / "bundle", atol=1e-4, rows=4).parity.difference < 1e-4
+
+
+def test_each_learning_rate_begins_with_an_encoder_of_its_own(tmp_path, monkeypatch):
+    """A second LoRA on top of the first one would be stored as what it never was alone."""
+    scores = count()  # each epoch is better than the ones before, so the second rate is chosen
+    monkeypatch.setattr(harness.learn, "validation_score", lambda *_: float(next(scores)))
+    stored = []
+    for name, rates in (("two", [5e-3, 5e-2]), ("one", [5e-2])):
+        run = run_of("lora", "bert", tmp_path / name, tasks=["demo-topic"], learning_rate=rates)
+        assert read_model(run / "manifest.json", Manifest).selection.learning_rate == 5e-2
+        stored.append(load_file(run / "adapter" / "adapter_model.safetensors"))
+    assert all(torch.equal(stored[0][name], stored[1][name]) for name in stored[1])
