@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -20,7 +20,11 @@ PATIENCE = timedelta(minutes=30)
 """How long a process waits for the others: longer than anything that one of them does while they wait."""
 
 FAREWELL = timedelta(seconds=10)
-"""How long a process that ends waits for one that has something to say: a launcher kills those that are left."""
+"""How long a process that ends waits for one that may have something to say: a launcher kills those that are left."""
+
+
+class Lost(PolypromptError):
+    """Another of the processes is gone, or does not answer."""
 
 
 def join() -> dist.Store | None:
@@ -67,7 +71,7 @@ def together(command: Callable[[], int]) -> int:
 
 def _in_step(command: Callable[[], int], store: dist.Store) -> int:
     failure: BaseException | None = None
-    rank = dist.get_rank()
+    rank, world = dist.get_rank(), dist.get_world_size()
     try:
         with _mute(rank > 0):
             status = command()
@@ -83,7 +87,9 @@ def _in_step(command: Callable[[], int], store: dist.Store) -> int:
         verdict = store.compare_set("verdict", "", own).decode()  # the first one's is that of all
     _close()  # those that wait for this process notice
     if failure is not None and verdict == own:
-        atexit.register(_leave, store, rank, [])
+        # The first may keep what the others must still read, unless one is gone for whom it would wait in vain.
+        alone = rank > 0 or isinstance(failure, Lost)
+        atexit.register(_leave, store, rank, [] if alone else range(world))
         raise failure
     judge, status = map(int, verdict.split())
     atexit.register(_leave, store, rank, [0, judge])
@@ -95,7 +101,7 @@ def _told(error: BaseException) -> BaseException:
     marks = ("/gloo/", "ProcessGroup", "NCCL")  # gloo has no exception of its own
     if isinstance(error, RuntimeError) and (isinstance(error, dist.DistError) or any(m in str(error) for m in marks)):
         why = re.sub(r"^\[[^]]*\] |\. This is .*", "", str(error).splitlines()[0])
-        return PolypromptError(
+        return Lost(
             f"another of the processes that work together ended or does not answer ({why}); what was computed until "
             "the last checkpoint is kept, and the same command with --resume goes on"
         )
@@ -116,11 +122,11 @@ def _close() -> None:
         dist.destroy_process_group()
 
 
-def _leave(store: dist.Store, rank: int, speakers: list[int]) -> None:
+def _leave(store: dist.Store, rank: int, others: Sequence[int]) -> None:
     """The last thing that a process does where one failed."""
     with suppress(RuntimeError):  # the others, or what they shared, may be gone
         store.set(f"ended {rank}", "")
-        store.wait([f"ended {speaker}" for speaker in speakers], FAREWELL)
+        store.wait([f"ended {other}" for other in others], FAREWELL)
 
 
 def _backends() -> str:

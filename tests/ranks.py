@@ -111,12 +111,11 @@ ACTS = {"": lambda step: None, "fail": fail, "stick": stick}
 
 
 def _observe(folder: Path, act: Callable[[int], None]) -> None:
-    """Take notes: rows computed, seeds of passes, files written, bytes of the backbone held before and after passes."""
+    """Take notes: rows computed, seeds of passes, files written, bytes of the backbone held in a layer and later."""
     import torch
     from torch.distributed.tensor import DTensor
 
     import harness.execute
-    import harness.run
     import harness.train
     from harness import processes
     from harness.backbone import Backbone
@@ -135,8 +134,9 @@ def _observe(folder: Path, act: Callable[[int], None]) -> None:
             held = [w.to_local() if isinstance(w, DTensor) else w for w in model.backbone.parameters()]
             notes["held"].append(sum(weight.numel() * weight.element_size() for weight in held))
 
-        weigh()
+        inside = model.backbone.model.encoder.layer[1].attention.register_forward_hook(lambda *_: weigh())
         result = evaluate(run, model, *more)
+        inside.remove()
         weigh()
         return result
 
