@@ -40,6 +40,7 @@ from harness.evaluate import compute, predict
 from harness.feature_cache import CachedEncoder
 from harness.features import TextEncoder
 from harness.model import Pooling, PromptedModel
+from harness.options import command_line, parse
 from harness.placement import Placement
 from harness.readout import HeadKind, make_readout, mask_pieces, spoken
 from harness.sharing import PromptBank
@@ -498,7 +499,7 @@ def test_the_recorded_command_holds_the_words() -> None:
     words = {"demo-topic": {"city": "w7", "a.b=c": "w8"}, "sst2": {"negative": "not good"}}
     settings = {"suite": ["demo", "glue"], "head": "verbaliser", "label_words": words}
     config = make_config(settings, "here")
-    _, again = run.parse(shlex.split(run.command_line(config))[3:])
+    _, again = parse(shlex.split(command_line(config))[3:])
     assert make_config(again, "again") == config
 
 
