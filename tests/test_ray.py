@@ -90,7 +90,7 @@ def begun_by(folder, node):
 
 
 @pytest.mark.slow
-def test_jobs_survive_a_node_and_a_worker(backbone, cluster, command, tmp_path):
+def test_jobs_survive_a_node_and_a_worker(backbone, cluster, command, request, tmp_path):
     """Every job is done, none twice, and each as by one process."""
     address, head, second = cluster
     text = f"""
@@ -113,6 +113,7 @@ seeds = 5
     words = [sys.executable, "-m", "harness.sweep", str(file), "--ray", address, "--json"]
     with log.open("w") as errors:
         process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True)
+    request.addfinalizer(lambda: kill(process.pid))
     with locked(folders[-1]):  # as if another sweep were at it
         wait_for(lambda: any(begun_by(folder, second) for folder in folders), process, log)
         lost = next(folder for folder in folders if begun_by(folder, second))
