@@ -185,13 +185,15 @@ def close(first, second, atol=1e-6):
         torch.testing.assert_close(one, other, rtol=0, atol=atol)
 
 
-@pytest.mark.parametrize(
-    "settings", [{"micro_batch": 1}, {"micro_batch": 3}, {"checkpoint_activations": True}, {"method": "fine-tune"}]
-)
-def test_passes_and_recomputation_leave_the_result_alone(settings, tmp_path):
-    method = settings.pop("method", "ptuning-v2")
-    if method == "fine-tune":
-        settings = {"checkpoint_activations": True}
+AGAIN = {"checkpoint_activations": True}
+PASSES = [
+    *(("ptuning-v2", {"micro_batch": 1}), ("ptuning-v2", {"micro_batch": 3}), ("prompt-tuning", {"micro_batch": 3})),
+    *((method, AGAIN) for method in METHODS),
+]
+
+
+@pytest.mark.parametrize(("method", "settings"), PASSES)
+def test_passes_and_recomputation_leave_the_result_alone(method, settings, tmp_path):
     plain, _, _ = weights_after(tmp_path / "plain", method)
     other, _, _ = weights_after(tmp_path / "other", method, **settings)
     close(plain, other, 2e-5)
