@@ -56,7 +56,9 @@ def on_ray(
         _connect(address)
         try:
             _check_room(cpus, gpus, screen)
-            task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)(_perform)
+            # Spread: jobs on one machine slow each other and go down together.
+            options: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus, "scheduling_strategy": "SPREAD"}
+            task = ray.remote(max_retries=RETRIES, **options)(_perform)
             folder = str(Path.cwd())
 
             def submit(job: Job) -> ray.ObjectRef[Any]:
