@@ -131,6 +131,7 @@ class Manifest(BaseModel):
         data: file relative to the data folder (or "generated:NAME") -> sha256 of the bytes that were read.
         limits: what was cut for time (`max_train`, `max_eval`, `max_steps`) -> number; empty when nothing was.
         steps, examples_seen, train_seconds, evaluate_seconds: what training and evaluation took.
+        train_memory: the most memory that training held, in MiB: of the GPU, or of the whole process; None: not known.
         interruptions: how often the run was continued from a checkpoint.
     """
 
@@ -160,6 +161,7 @@ class Manifest(BaseModel):
     examples_seen: int
     train_seconds: float
     evaluate_seconds: float
+    train_memory: int | None = None
     interruptions: int
 
 

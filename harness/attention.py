@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from benchmarks.errors import PolypromptError
+from harness import products
 
 IMPLEMENTATION = "polyprompt"
 """Name under which `attend` and `key_mask` are registered in transformers."""
@@ -79,15 +80,40 @@ def attend(
         pair = prefix.tensor[prefix.layers.index(module.layer_number)].to(key.dtype)  # autocast leaves a prefix in fp32
         front_key, front_value = pair.expand(-1, key.shape[0], -1, -1, -1)
         if prefix.gated:
-            added = F.scaled_dot_product_attention(query, front_key, front_value, None, dropout, scale=scaling)
+            added = mix(query, front_key, front_value, None, scaling, dropout)
         else:
             key, value = torch.cat([front_key, key], 2), torch.cat([front_value, value], 2)
             if attention_mask is not None:
                 attention_mask = F.pad(attention_mask, (front_key.shape[2], 0), value=True)
-    mixed = F.scaled_dot_product_attention(query, key, value, attention_mask, dropout, scale=scaling)
+    mixed = mix(query, key, value, attention_mask, scaling, dropout)
     if added is not None:
         mixed = mixed + added
     return mixed.transpose(1, 2).contiguous(), None
+
+
+def mix(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None = None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """softmax(scaling * query key^T) value, by the way that is fastest where the tensors are.
+
+    Args:
+        query: `[batch, head, seq, head_dim]`. key, value: `[batch, head, keys, head_dim]`.
+        mask: `[batch, 1, 1, keys]`, True where a key may be seen; None when all may.
+        scaling: factor on the products; None means `1 / sqrt(head_dim)`.
+        dropout: probability with which an attention weight is dropped.
+
+    Returns:
+        `[batch, head, seq, head_dim]`
+    """
+    if dropout == 0 and products.are_faster(query, key):
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        return products.attention(query, key, value, mask, scale)
+    return F.scaled_dot_product_attention(query, key, value, mask, dropout, scale=scaling)
 
 
 def key_mask(attention_mask: Tensor | None = None, **_: object) -> Tensor | None:

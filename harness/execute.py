@@ -33,6 +33,7 @@ from harness.lock import locked
 from harness.methods import find_method
 from harness.model import PromptedModel
 from harness.options import command_line
+from harness.peak import PeakMemory
 from harness.placement import Positions
 from harness.readout import make_readout, mask_pieces
 from harness.screen import Screen
@@ -97,11 +98,11 @@ def fill(config: RunConfig, resume: bool, screen: Screen) -> Results:
     )
     if device.leads:
         save_config(config, run / "config.toml")
-    learned = Learned(model, 0.0, Progress(), 0.0, {})
+    learned, memory = Learned(model, 0.0, Progress(), 0.0, {}), PeakMemory(device.torch)
     if training:
         identity, checkpoints = _identity(config, hashes), run / "checkpoints"
         learned = learn(make, training, rows, encoder, config, method, device, checkpoints, identity, screen)
-    model, progress = learned.model, learned.progress
+    model, progress, train_memory = learned.model, learned.progress, memory.mib
     if device.leads:
         save_weights(model, run)
     merge(model.backbone)
@@ -133,6 +134,7 @@ def fill(config: RunConfig, resume: bool, screen: Screen) -> Results:
         examples_seen=progress.examples,
         train_seconds=round(learned.seconds, 2),
         evaluate_seconds=round(time.monotonic() - began, 2),
+        train_memory=train_memory if training else None,
         interruptions=progress.interruptions,
     )
     write_model(run / "manifest.json", manifest)

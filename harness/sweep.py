@@ -17,11 +17,12 @@ from tabulate import tabulate
 from transformers.utils import logging
 
 from benchmarks.errors import run_command
-from benchmarks.results import Results, read_model
+from benchmarks.results import Manifest, Results, read_model
 from harness.jobs import Outcome, State, is_done, one_by_one
 from harness.options import command_line
 from harness.plan import Job, read_plan
 from harness.screen import Screen
+from harness.summary import summary_table
 
 
 def main() -> int:
@@ -77,18 +78,22 @@ def _watched(
 
 
 def _record(job: Job, outcome: Outcome | None) -> dict[str, Any]:
-    """What is shown of a job; without an outcome, what its folder says."""
+    """What is shown of a job; without an outcome, what its folder says.
+
+    Its score is the mean of the main metric over tasks, languages and splits.
+    """
     config, error = job.config, "" if outcome is None else outcome.error
     done = is_done(config)
     planned = "done" if done else "begun" if (config.folder / "config.toml").exists() else "new"
-    score = _score(read_model(config.folder / "results.json", Results)) if done else None
     state = planned if outcome is None else outcome.state.value
-    return {"job": dict(job.choice), "state": state, "score": score, "error": error, "folder": str(config.folder)}
-
-
-def _score(results: Results) -> float | None:
-    """The mean of the main metric over tasks, languages and splits."""
-    return round(float(np.mean([record.main[1] for record in results.records])), 4) if results.records else None
+    record = {"job": dict(job.choice), "state": state, "score": None, "error": error, "folder": str(config.folder)}
+    if not done:
+        return record
+    results = read_model(config.folder / "results.json", Results)
+    manifest = read_model(config.folder / "manifest.json", Manifest)
+    score = round(float(np.mean([record.main[1] for record in results.records])), 4) if results.records else None
+    cost = {"share": manifest.share, "seconds": manifest.train_seconds, "memory": manifest.train_memory}
+    return record | {"score": score} | cost
 
 
 def _show(records: Sequence[dict[str, Any]], as_json: bool) -> None:
@@ -104,6 +109,9 @@ def _show(records: Sequence[dict[str, Any]], as_json: bool) -> None:
     headers = (*axes, "state", "score", "folder, or what went wrong")
     align = ("left",) * (len(axes) + 1) + ("right", "left")
     print(tabulate(lines, headers=headers, disable_numparse=True, colalign=align))
+    summary = summary_table(records)
+    if summary:
+        print(f"\n{summary}")
     counts = Counter(record["state"] for record in records)
     print("\n" + ", ".join(f"{count} {state}" for state, count in counts.items()))
 
