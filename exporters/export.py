@@ -29,9 +29,10 @@ from harness.config import RunConfig, load_config
 from harness.data import load_evaluation
 from harness.device import find_device
 from harness.evaluate import compute
+from harness.heads import HeadKind, head_kind
 from harness.model import PromptedModel
 from harness.placement import Positions
-from harness.readout import HeadKind, head_kind, mask_pieces
+from harness.readout import mask_pieces
 from harness.store import load_run
 
 ATOL = 1e-3

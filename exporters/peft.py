@@ -33,10 +33,10 @@ from exporters.bundle import complete_or_absent
 from harness.adapt import ADAPTER, ADAPTER_CONFIG, WRAPPED, adapter_json, lora_config
 from harness.backbone import Backbone, load_backbone
 from harness.config import load_config
+from harness.heads import HeadKind, Pooling
 from harness.methods import Weights, find_method
-from harness.model import Pooling, PromptedModel
+from harness.model import PromptedModel
 from harness.placement import Positions
-from harness.readout import HeadKind
 from harness.sharing import PromptBank
 from harness.store import LORA, load_run
 

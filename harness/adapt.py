@@ -1,22 +1,20 @@
-"""Weights of the encoder that are trained: chosen, named as they are stored, and merged into the encoder."""
+"""Weights of the encoder that are trained: chosen, named as they are stored, and merged into the encoder.
+
+peft takes more than a second to import and LoRA alone needs it, so it is imported where it is used.
+"""
 
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
-from peft import (
-    LoraConfig,
-    PeftConfig,
-    TaskType,
-    get_peft_model_state_dict,
-    inject_adapter_in_model,
-    set_peft_model_state_dict,
-)
-from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
 from harness.backbone import Backbone
 from harness.methods import Weights
+
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftConfig
 
 QUERY_VALUE = ("query", "value", "q_lin", "v_lin")
 """What the families call the maps to queries and values; the last two are DistilBERT's."""
@@ -38,11 +36,15 @@ def adapt(backbone: Backbone, weights: Weights, rank: int, alpha: float) -> None
     for name, weight in backbone.model.named_parameters():
         weight.requires_grad_(weights is Weights.ALL or (weights is Weights.BIASES and name.endswith(".bias")))
     if weights is Weights.LORA:
+        from peft import inject_adapter_in_model
+
         inject_adapter_in_model(lora_config(backbone, rank, alpha), backbone.model)
 
 
 def lora_config(backbone: Backbone, rank: int, alpha: float) -> LoraConfig:
     """What peft is to know of the adapter of an encoder, see `adapt`."""
+    from peft import LoraConfig, TaskType
+
     leaves = {name.rpartition(".")[2] for name, _ in backbone.model.named_modules()}
     return LoraConfig(
         base_model_name_or_path=backbone.card.name,
@@ -67,6 +69,8 @@ def adapter_json(config: PeftConfig) -> str:
 
 def lora_state(backbone: Backbone) -> dict[str, Tensor]:
     """The weights of the adapter in an encoder under the names that peft stores them by."""
+    from peft import get_peft_model_state_dict
+
     state = get_peft_model_state_dict(backbone.model, save_embedding_layers=False)
     return {WRAPPED + name: weight for name, weight in state.items()}
 
@@ -77,6 +81,8 @@ def load_lora(backbone: Backbone, state: dict[str, Tensor]) -> None:
     Raises:
         ValueError: they are those of another encoder, or of another rank.
     """
+    from peft import set_peft_model_state_dict
+
     shapes = [{name: weight.shape for name, weight in weights.items()} for weights in (lora_state(backbone), state)]
     if shapes[0] != shapes[1]:
         raise ValueError("the adapter has weights of other names or shapes than the encoder")
@@ -104,6 +110,8 @@ def merge(backbone: Backbone) -> None:
     """Add LoRA's products to the weights that they adapt, so that the encoder is a plain one again; else nothing."""
     if lora_of(backbone) is None:
         return
+    from peft.tuners.lora import LoraLayer
+
     for name, module in list(backbone.model.named_modules()):
         if isinstance(module, LoraLayer):
             module.merge()

@@ -14,14 +14,11 @@ from pydantic_core import PydanticCustomError
 
 from benchmarks.errors import PolypromptError
 from benchmarks.files import sha256, write_atomic
+from harness.heads import HeadKind, Pooling
 from harness.held_out import Selection
 from harness.methods import PromptOf, find_method
 from harness.mixture import Sampling
-from harness.model import HEADS, Pooling
-from harness.placement import Positions
-from harness.prompt import Init
-from harness.readout import HeadKind
-from harness.sharing import PROMPT, PromptBank, Sharing
+from harness.placement import Init, Positions, Sharing
 
 
 def _listed(value: object) -> object:
@@ -42,15 +39,15 @@ class RunConfig(BaseModel):
         task_file_sha256: of what these files say, in their order.
         backbone: hub id, local folder or embedded name.
         method: see `harness.methods`.
-        prompt_length: slots a layer. prompt_layers: see `harness.prompt.parse_layers`. init: see `harness.prompt.Init`.
-        positions: see `harness.placement.Positions`.
+        prompt_length: slots a layer. prompt_layers: see `harness.prompt.parse_layers`.
+        init: see `harness.placement.Init`. positions: see `harness.placement.Positions`.
         start_from: a folder whose prompt training begins with, and whose heads of the same tasks: a run, or what
             `harness.interchange` wrote. start_from_sha256: of these files.
-        sharing: see `harness.sharing.Sharing`. rank: of the parts of `low-rank`.
+        sharing: see `harness.placement.Sharing`. rank: of the parts of `low-rank`.
         reparameterise: make the prompt by an MLP. prompt_dropout: on the prompt, in training.
         lora_rank, lora_alpha: see `harness.adapt.adapt`.
         pooling: what linear sequence heads read.
-        head: how sequence tasks are answered, see `harness.readout.HeadKind`.
+        head: how sequence tasks are answered, see `harness.heads.HeadKind`.
         label_words: of `verbaliser`: task -> label -> the word that is scored for it; absent ones stand for themselves.
         sampling, temperature: how tasks are mixed.
         epochs: passes over all training rows in the mean; None: the method's default. max_steps: stop there;
@@ -194,6 +191,10 @@ def _begun(config: RunConfig, settings: dict[str, Any], source: str) -> RunConfi
     """The settings with those of the prompt that training begins with, which no setting may contradict."""
     if config.start_from is None:
         return config
+    # They load torch, which takes seconds, and few runs begin with a prompt.
+    from harness.model import HEADS
+    from harness.sharing import PROMPT, PromptBank
+
     folder, method = config.start_from, find_method(config.method)
     bank = PromptBank.read(folder)
     layers, gated = bank.placement.layers, bank.placement.gated

@@ -34,10 +34,9 @@ from harness.methods import find_method
 from harness.model import PromptedModel
 from harness.options import command_line
 from harness.peak import PeakMemory
-from harness.placement import Positions
+from harness.placement import Positions, Sharing
 from harness.readout import make_readout, mask_pieces
 from harness.screen import Screen
-from harness.sharing import Sharing
 from harness.store import save_weights, trained_parameters
 from harness.train import encode_training
 

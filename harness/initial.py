@@ -20,10 +20,10 @@ from harness.data import TaskRows
 from harness.features import Feature, Rows, pad
 from harness.methods import Method, PromptOf
 from harness.model import HEADS, PromptedModel
-from harness.placement import Placement, Positions
-from harness.prompt import Init, TrainedPrompt, parse_layers
+from harness.placement import Init, Placement, Positions, Sharing
+from harness.prompt import TrainedPrompt, parse_layers
 from harness.readout import Readout
-from harness.sharing import LowRank, PromptBank, Prompts, Sharing
+from harness.sharing import LowRank, PromptBank, Prompts
 from harness.train import TaskTraining
 
 

@@ -25,9 +25,10 @@ from benchmarks.registry import find_task, own_suites
 from benchmarks.task import Kind, TaskCard
 from harness.adapt import ADAPTER, ADAPTER_CONFIG
 from harness.backbone import Backbone, load_backbone
+from harness.heads import HeadKind
 from harness.model import HEADS, make_head
 from harness.placement import Placement, Positions
-from harness.readout import HeadKind, make_readout
+from harness.readout import make_readout
 from harness.sharing import PromptBank
 
 HEAD = {Kind.TAGGING: "classifier", Kind.SPAN: "qa_outputs"}

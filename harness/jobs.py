@@ -15,7 +15,6 @@ from enum import StrEnum
 from benchmarks.errors import PolypromptError
 from benchmarks.files import write_atomic
 from harness.config import RunConfig
-from harness.execute import fill
 from harness.lock import Busy, locked
 from harness.plan import Job
 from harness.screen import Screen
@@ -86,6 +85,8 @@ def one_by_one(jobs: Sequence[Job], screen: Screen) -> Iterator[tuple[Job, Outco
 def _alone(config: RunConfig, screen: Screen) -> Outcome:
     if is_done(config):
         return Outcome(State.SKIPPED)
+    from harness.execute import fill  # with torch, which what only asks for the state of jobs does without
+
     run = config.folder
     try:
         with (run / STARTS).open("a", encoding="utf-8") as file:

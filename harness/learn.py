@@ -18,8 +18,8 @@ from harness.features import TextEncoder
 from harness.initial import specialised
 from harness.methods import Method
 from harness.model import PromptedModel
+from harness.placement import Sharing
 from harness.screen import Screen
-from harness.sharing import Sharing
 from harness.train import TaskTraining, train
 
 

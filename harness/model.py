@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -11,19 +9,13 @@ from torch.nn import functional
 from benchmarks.task import Kind, TaskCard
 from harness.attention import Prefix
 from harness.backbone import Backbone, SoftPrompt
+from harness.heads import Pooling
 from harness.placement import Positions
 from harness.readout import Readout
 from harness.sharing import PromptBank, Prompts
 
 HEADS = "heads.safetensors"
 """The file of trained heads in a run folder."""
-
-
-class Pooling(StrEnum):
-    """What a linear sequence head reads: the first token, or the mean over real tokens."""
-
-    CLS = "cls"
-    MEAN = "mean"
 
 
 def make_head(card: TaskCard, hidden: int) -> nn.Linear | None:

@@ -14,7 +14,8 @@ import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
-from benchmarks.errors import PolypromptError, run_command
+from benchmarks.errors import PolypromptError
+from harness import launcher
 
 PATIENCE = timedelta(minutes=30)
 """How long a process waits for the others: longer than anything that one of them does while they wait."""
@@ -38,35 +39,27 @@ def join() -> dist.Store | None:
     Raises:
         PolypromptError: the others cannot be found.
     """
-    if int(os.environ.get("WORLD_SIZE") or 1) == 1 or dist.is_initialized():
+    if launcher.world() == 1 or dist.is_initialized():
         return None
     try:
         store, rank, world = next(rendezvous("env://", timeout=PATIENCE))
         dist.init_process_group(_backends(), store=store, rank=rank, world_size=world, timeout=PATIENCE)
     except (ValueError, RuntimeError) as error:
-        raise PolypromptError(f"the {os.environ['WORLD_SIZE']} processes did not find each other: {error}") from None
+        raise PolypromptError(f"the {launcher.world()} processes did not find each other: {error}") from None
     atexit.register(_close)
     return store
 
 
-def together(command: Callable[[], int]) -> int:
-    """Run a command line in a process that is alone, or in each of several that a launcher started.
+def in_step(command: Callable[[], int]) -> int:
+    """Run a command line in one of several processes that work together, see `harness.launcher.together`.
 
-    Of several, the first alone writes to stdout and stderr. When one fails, it says so, and all end with its status.
     One that was killed is missed at the next exchange: gloo notices at once; with NCCL the launcher ends the others.
 
-    Args:
-        command: the body of a program; returns its exit status.
-
     Returns:
-        As `run_command`; the same in all processes.
+        The exit status, the same in all processes.
     """
-
-    def one_of_several() -> int:
-        store = join()
-        return command() if store is None else _in_step(command, store)
-
-    return run_command(one_of_several)
+    store = join()
+    return command() if store is None else _in_step(command, store)
 
 
 def _in_step(command: Callable[[], int], store: dist.Store) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from enum import StrEnum
 
 import torch
 from torch import Tensor, nn
@@ -14,22 +13,6 @@ from harness.placement import Placement
 
 MLP_WIDTH = 512
 """Hidden width of the reparameterisation, as in the authors' code."""
-
-
-class Init(StrEnum):
-    """How a prompt begins.
-
-    `normal`: keys and values drawn from N(0, 1), as the authors' embedding is; vectors before the input with the
-    spread of the word embeddings.
-    `kv`: the frozen encoder's own keys and values of real tokens, so that training begins at states it has seen;
-    before the input their word embeddings.
-    `zero-gated`: a softmax of its own for the prefix, its result scaled by a gate a head that begins at 0, so that the
-    untrained prompt changes nothing (arXiv 2303.16199). A zero prefix alone would still take attention away.
-    """
-
-    NORMAL = "normal"
-    KV = "kv"
-    ZERO_GATED = "zero-gated"
 
 
 def parse_layers(text: str, layers: int) -> tuple[int, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +10,10 @@ from transformers import AutoModel, AutoModelForMaskedLM
 from transformers.activations import ACT2FN
 
 from benchmarks.errors import PolypromptError
-from benchmarks.task import Kind, TaskCard
+from benchmarks.task import TaskCard
 from harness.backbone import POOLED, Backbone, pretrained
 from harness.features import MASK_POSITION
+from harness.heads import HeadKind, head_kind
 
 DRAW_SEED = 20211014
 """Of a pooler that no checkpoint brings: the same one in every run, whatever its own seed, so that runs compare."""
@@ -31,30 +31,6 @@ activation between them; None: GELU."""
 
 
 _NOTHING: Mapping[str, Mapping[str, str]] = {}
-
-
-class HeadKind(StrEnum):
-    """How sequence tasks are answered (P-Tuning v2, sections 3.3 and 4.4).
-
-    `linear`: by a trained linear layer on the encoder's state. `pooler`: the same behind the encoder's frozen pooler,
-    as in the authors' code. `verbaliser`: classification by the frozen masked-LM head, which scores a word for each
-    label at a mask, so that nothing but the prompt is trained. Other kinds of task have no labels to say and keep the
-    linear layer.
-    """
-
-    LINEAR = "linear"
-    POOLER = "pooler"
-    VERBALISER = "verbaliser"
-
-
-def head_kind(card: TaskCard, asked: HeadKind) -> HeadKind:
-    """How a task is answered where a run asks for some kind of head."""
-    kinds = {
-        HeadKind.LINEAR: (),
-        HeadKind.POOLER: (Kind.CLASSIFICATION, Kind.REGRESSION, Kind.CHOICE),
-        HeadKind.VERBALISER: (Kind.CLASSIFICATION,),
-    }
-    return asked if card.kind in kinds[asked] else HeadKind.LINEAR
 
 
 class Readout(nn.Module):

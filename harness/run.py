@@ -7,7 +7,6 @@ import sys
 from dataclasses import asdict
 
 from pydantic import TypeAdapter
-from transformers.utils import logging
 
 from benchmarks.errors import PolypromptError
 from benchmarks.own.python import is_of_others, refuse_python
@@ -16,11 +15,10 @@ from benchmarks.results import (
 )
 from harness.config import make_config, read_settings
 from harness.data import chosen_suites
-from harness.execute import execute
+from harness.launcher import together
 from harness.listing import listing, listing_table
 from harness.options import parse
 from harness.presets import find_preset, presets, presets_table
-from harness.processes import together
 from harness.report import averages_table, score_table
 from harness.screen import Screen
 from harness.seeds import seeds_table, with_seeds
@@ -49,6 +47,11 @@ def main() -> int:
         records = listing(config.data_dir, config.task_file)
         print(json.dumps(records, indent=2, ensure_ascii=False) if flags.json else listing_table(records))
         return 0
+    # They load torch, which takes seconds: not for what was shown above.
+    from transformers.utils import logging
+
+    from harness.execute import execute
+
     logging.set_verbosity_error()
     screen = Screen()
     configs = with_seeds(config, flags.seeds) if flags.seeds > 1 else [config]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from enum import StrEnum
 from pathlib import Path
 
 import torch
@@ -22,20 +21,6 @@ from harness.prompt import TrainedPrompt, by_slot
 
 PROMPT = "prompt.safetensors"
 """The file of trained prompts in a run folder."""
-
-
-class Sharing(StrEnum):
-    """How tasks share a prompt.
-
-    `shared`: one prompt, a head each. `specialise`: one prompt first, then each task goes on alone from it (the
-    multi-task variant of P-Tuning v2, MPT-2). `low-rank`: one prompt, and a part of low rank a task and a language on
-    top of it. `separate`: a prompt a task.
-    """
-
-    SHARED = "shared"
-    SPECIALISE = "specialise"
-    LOW_RANK = "low-rank"
-    SEPARATE = "separate"
 
 
 class LowRank(nn.Module):

@@ -28,9 +28,10 @@ from harness.adapt import (
 )
 from harness.backbone import load_backbone
 from harness.config import load_config
+from harness.heads import HeadKind, head_kind
 from harness.methods import Weights, find_method
 from harness.model import HEADS, PromptedModel
-from harness.readout import HeadKind, Readout, head_kind
+from harness.readout import Readout
 from harness.sharing import PROMPT, PromptBank
 
 BACKBONE = "backbone.safetensors"

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from tabulate import tabulate
-from transformers.utils import logging
 
 from benchmarks.errors import run_command
 from benchmarks.results import Manifest, Results, read_model
@@ -45,6 +44,8 @@ def main() -> int:
     if flags.dry_run:
         _show([_record(job, None) for job in jobs], flags.json)
         return 0
+    from transformers.utils import logging  # with torch, which takes seconds: not for what was shown above
+
     logging.set_verbosity_error()
     outcomes = {job.config.folder: Outcome(State.SKIPPED) for job in jobs}  # until they are known to be otherwise
     if flags.ray is None or not todo:

@@ -10,8 +10,9 @@ from benchmarks.task import Kind, TaskCard
 from exporters.bundle import BundleCard, write_bundle
 from exporters.export import describe, graph_of
 from harness.backbone import Backbone
+from harness.heads import Pooling
 from harness.initial import random_states
-from harness.model import Pooling, PromptedModel
+from harness.model import PromptedModel
 from harness.placement import Placement, Positions
 from harness.sharing import PromptBank
 

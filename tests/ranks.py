@@ -172,7 +172,7 @@ def _child(rank: int, port: int, folder: Path, request: dict[str, Any]) -> int:
     sys.argv = ["program", *request["arguments"]]
     sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
     try:
-        from harness.processes import together
+        from harness.launcher import together
 
         _observe(folder, ACTS[request["act"]])
         return together(COMMANDS[request["command"]])
@@ -184,7 +184,7 @@ def _child(rank: int, port: int, folder: Path, request: dict[str, Any]) -> int:
 
 
 def _serve() -> None:
-    import harness.run  # noqa: F401 (what takes long, once)
+    import harness.execute  # noqa: F401 (what takes long, once)
 
     for line in sys.stdin:
         request = json.loads(line)

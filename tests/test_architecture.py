@@ -11,7 +11,16 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 HOUSES = ("benchmarks", "exporters", "harness", "leaderboard")
-TORCH_FREE = ("benchmarks.registry", "leaderboard.build", "harness.rescore", "exporters.session")
+TORCH = {"accelerate", "peft", "torch", "transformers"}
+TORCH_FREE = (
+    "benchmarks.registry",
+    "leaderboard.build",
+    "harness.config",
+    "harness.listing",
+    "harness.options",
+    "harness.rescore",
+    "exporters.session",
+)
 
 
 def test_imports_follow_the_arrows() -> None:
@@ -27,7 +36,28 @@ def test_module_loads_without_torch(module: str) -> None:
     assert done.returncode == 0, done.stderr
     loaded = set(done.stdout.split())
     assert module.partition(".")[0] in loaded
-    assert not loaded & {"accelerate", "torch", "transformers"}
+    assert not loaded & TORCH
+
+
+@pytest.mark.parametrize("words", ["run --help", "run --list", "run --list-presets", "sweep FILE --dry-run"])
+def test_what_only_shows_something_does_without_torch(words: str, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.toml"
+    plan.write_text('suite = ["demo"]\n')
+    program, *arguments = words.replace("FILE", str(plan)).split()
+    run = f"sys.argv = ['program', *{arguments}]; runpy.run_module('harness.{program}', run_name='__main__')"
+    code = f"import atexit, runpy, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr)); {run}"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+    loaded = set(done.stderr.split())
+    assert "harness.config" in loaded
+    assert not loaded & TORCH
+
+
+def test_peft_is_loaded_where_it_is_used_alone() -> None:
+    code = "import sys, harness.execute; print('torch' in sys.modules, 'peft' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.split() == ["True", "False"], done.stderr
 
 
 def test_wheel_holds_every_file_of_the_houses() -> None:

@@ -10,11 +10,10 @@ from benchmarks.task import Kind
 from harness import run
 from harness.config import load_config, make_config
 from harness.data import chosen_tasks
+from harness.heads import HeadKind, head_kind
 from harness.methods import find_method
-from harness.placement import Positions
+from harness.placement import Init, Positions
 from harness.presets import Preset, find_preset, presets
-from harness.prompt import Init
-from harness.readout import HeadKind, head_kind
 
 ALL = tuple(presets().values())
 SEQUENCE = (Kind.CLASSIFICATION, Kind.REGRESSION, Kind.CHOICE)

@@ -39,10 +39,11 @@ from harness.device import find_device
 from harness.evaluate import compute, predict
 from harness.feature_cache import CachedEncoder
 from harness.features import TextEncoder
-from harness.model import Pooling, PromptedModel
+from harness.heads import HeadKind, Pooling
+from harness.model import PromptedModel
 from harness.options import command_line, parse
 from harness.placement import Placement
-from harness.readout import HeadKind, make_readout, mask_pieces, spoken
+from harness.readout import make_readout, mask_pieces, spoken
 from harness.sharing import PromptBank
 from harness.store import load_run
 

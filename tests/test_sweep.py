@@ -259,9 +259,10 @@ def test_a_mistake_of_ours_fails_one_job_and_is_kept(write, command, monkeypatch
     def fails_once(config, resume, screen):
         if config.method == "linear-probe":
             raise KeyError("weight")
-        return execute.fill(config, resume, screen)
+        return fill(config, resume, screen)
 
-    monkeypatch.setattr(jobs, "fill", fails_once)
+    fill = execute.fill
+    monkeypatch.setattr(execute, "fill", fails_once)
     file = write('tasks = ["demo-topic"]\n[grid]\nmethod = ["linear-probe", "ptuning-v2"]\n')
     status, output, error = command(sweep, file, "--json")
     failed, done = json.loads(output)
