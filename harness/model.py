@@ -9,6 +9,7 @@ from torch.nn import functional
 from benchmarks.task import Kind, TaskCard
 from harness.attention import Prefix
 from harness.backbone import Backbone, SoftPrompt
+from harness.by_name import ByName
 from harness.heads import Pooling
 from harness.placement import Positions
 from harness.readout import Readout
@@ -62,7 +63,7 @@ class PromptedModel(nn.Module):
         heads = {
             card.name: make_head(card, backbone.hidden) for card in cards if not (card.head or card.name in spoken)
         }
-        self.heads = nn.ModuleDict({name: head for name, head in heads.items() if head is not None})
+        self.heads = ByName({name: head for name, head in heads.items() if head is not None})
 
     @property
     def max_positions(self) -> int:

@@ -12,6 +12,7 @@ from transformers.activations import ACT2FN
 from benchmarks.errors import PolypromptError
 from benchmarks.task import TaskCard
 from harness.backbone import POOLED, Backbone, pretrained
+from harness.by_name import ByName
 from harness.features import MASK_POSITION
 from harness.heads import HeadKind, head_kind
 
@@ -65,7 +66,7 @@ class Readout(nn.Module):
         self.dense = nn.Linear(hidden, width)
         self.norm = nn.LayerNorm(width, epsilon) if "norm.weight" in state else None
         sizes = {name.split(".")[1]: len(bias) for name, bias in state.items() if name.startswith("words.")}
-        self.words = nn.ModuleDict({task: nn.Linear(width, labels) for task, labels in sizes.items()})
+        self.words = ByName({task: nn.Linear(width, labels) for task, labels in sizes.items()})
         self.load_state_dict(state)
         self.requires_grad_(False)
 

@@ -16,6 +16,7 @@ from benchmarks.errors import PolypromptError
 from benchmarks.files import write_atomic
 from harness.attention import Prefix
 from harness.backbone import SoftPrompt
+from harness.by_name import ByName
 from harness.placement import Placement, Positions
 from harness.prompt import TrainedPrompt, by_slot
 
@@ -60,8 +61,8 @@ class Prompts(nn.Module):
     ) -> None:
         super().__init__()
         self.shared = shared
-        self.tasks = nn.ModuleDict(tasks or {})
-        self.languages = nn.ModuleDict(languages or {})
+        self.tasks = ByName(tasks or {})
+        self.languages = ByName(languages or {})
         first = shared or next(part for part in self.tasks.values() if isinstance(part, TrainedPrompt))
         self.placement, self.slots = first.placement, first.shape[-2]
 
