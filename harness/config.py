@@ -19,6 +19,7 @@ from harness.held_out import Selection
 from harness.methods import PromptOf, find_method
 from harness.mixture import Sampling
 from harness.placement import Init, Positions, Sharing
+from harness.tracking import TrackerName
 
 
 def _listed(value: object) -> object:
@@ -71,6 +72,7 @@ class RunConfig(BaseModel):
         shard_backbone: divide a frozen backbone's weights among the processes that train together.
         patience: stop after so many epochs that bring nothing better; needs a selection.
         checkpoint_seconds: time between checkpoints.
+        tracker: what shows the run while it goes on, see `harness.tracking.TrackerName`.
         out: folder of runs. name: folder of this run in it; None: made from the settings.
     """
 
@@ -123,6 +125,7 @@ class RunConfig(BaseModel):
     shard_backbone: bool = False
     patience: Positive | None = None
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0
+    tracker: TrackerName = TrackerName.AUTO
     out: Path = Path("runs")
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
 
@@ -136,7 +139,7 @@ class RunConfig(BaseModel):
     @property
     def identity(self) -> str:
         """A hash of everything that decides the result: equal settings have equal identities."""
-        where = {"out", "name", "checkpoint_seconds", "task_file", "start_from", "shard_backbone"}
+        where = {"out", "name", "checkpoint_seconds", "tracker", "task_file", "start_from", "shard_backbone"}
         text = json.dumps(self.model_dump(mode="json", exclude=where), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 

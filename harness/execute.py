@@ -6,7 +6,8 @@ import hashlib
 import json
 import shutil
 import time
-from contextlib import nullcontext
+from collections.abc import Iterable
+from contextlib import closing, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from benchmarks.errors import PolypromptError
 from benchmarks.files import write_atomic
 from benchmarks.results import (
     Manifest,
+    ResultRecord,
     Results,
     read_model,
     write_model,
@@ -38,6 +40,7 @@ from harness.placement import Positions, Sharing
 from harness.readout import make_readout, mask_pieces
 from harness.screen import Screen
 from harness.store import save_weights, trained_parameters
+from harness.tracking import Tracker, TrackerName
 from harness.train import encode_training
 
 
@@ -58,6 +61,12 @@ def execute(config: RunConfig, resume: bool, screen: Screen) -> Results:
 
 def fill(config: RunConfig, resume: bool, screen: Screen) -> Results:
     """`execute` in a run folder that is locked already. Processes that are not the first write nothing."""
+    shown = config.tracker if find_device(config.precision).leads else TrackerName.NONE
+    with closing(Tracker(shown, config.folder, config.model_dump(mode="json"), screen)) as tracker:
+        return _fill(config, resume, screen, tracker)
+
+
+def _fill(config: RunConfig, resume: bool, screen: Screen, tracker: Tracker) -> Results:
     run, method, code = config.folder, find_method(config.method), provenance.code_version()
     device = find_device(config.precision)
     if device.first(lambda: _is_finished(config, run, resume)):
@@ -97,10 +106,10 @@ def fill(config: RunConfig, resume: bool, screen: Screen) -> Results:
     )
     if device.leads:
         save_config(config, run / "config.toml")
-    learned, memory = Learned(model, 0.0, Progress(), 0.0, {}), PeakMemory(device.torch)
+    learned, memory = Learned(model, 0.0, Progress(), 0.0, 0, {}), PeakMemory(device.torch)
     if training:
-        identity, checkpoints = _identity(config, hashes), run / "checkpoints"
-        learned = learn(make, training, rows, encoder, config, method, device, checkpoints, identity, screen)
+        identity, checkpoints, report = _identity(config, hashes), run / "checkpoints", tracker.log
+        learned = learn(make, training, rows, encoder, config, method, device, checkpoints, identity, screen, report)
     model, progress, train_memory = learned.model, learned.progress, memory.mib
     if device.leads:
         save_weights(model, run)
@@ -110,6 +119,7 @@ def fill(config: RunConfig, resume: bool, screen: Screen) -> Results:
     results = Results(run=run.name, method=method.name, backbone=backbone.card.name, seed=config.seed, records=records)
     if not device.leads:
         return results
+    tracker.log({"train/seconds": learned.seconds} | _tags(records), learned.steps)
     manifest = Manifest(
         run=run.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -160,6 +170,15 @@ def _is_finished(config: RunConfig, run: Path, resume: bool) -> bool:
 def _identity(config: RunConfig, hashes: dict[str, str]) -> str:
     data = hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()[:8]
     return f"{config.identity}-{data}"
+
+
+def _tags(records: Iterable[ResultRecord]) -> dict[str, float]:
+    """Every score under the name that a tracker shows."""
+    return {
+        f"score/{record.task}.{record.language}.{record.split}.{metric}": value
+        for record in records
+        for metric, value in record.scores.items()
+    }
 
 
 def _prompt_sentence(config: RunConfig, model: PromptedModel) -> str:

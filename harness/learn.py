@@ -20,6 +20,7 @@ from harness.methods import Method
 from harness.model import PromptedModel
 from harness.placement import Sharing
 from harness.screen import Screen
+from harness.tracking import Report
 from harness.train import TaskTraining, train
 
 
@@ -29,13 +30,14 @@ class Learned:
 
     Attributes:
         model: with the selected weights. rate: the selected learning rate. progress: of its training.
-        seconds: of all trainings. measured: learning rate -> (step, score on the rows that select).
+        seconds, steps: of all trainings. measured: learning rate -> (step, score on the rows that select).
     """
 
     model: PromptedModel
     rate: float
     progress: Progress
     seconds: float
+    steps: int
     measured: Mapping[str, list[tuple[int, float]]]
 
 
@@ -50,6 +52,7 @@ def learn(
     checkpoints: Path,
     identity: str,
     screen: Screen,
+    report: Report,
 ) -> Learned:
     """Train with every learning rate and keep what selects best.
 
@@ -58,6 +61,7 @@ def learn(
         training: encoded rows. rows: of all tasks. encoder: of the backbone.
         config, method, device, identity, screen: as for `train`.
         checkpoints: folder of checkpoints.
+        report: as for `train`; steps are counted over all trainings, and names of several rates begin with the rate.
 
     Raises:
         PolypromptError: several learning rates, and nothing to select with; or as `train`.
@@ -68,7 +72,7 @@ def learn(
         raise PolypromptError("--learning-rate: several, but nothing selects among them; leave --selection held-out")
     best: Learned | None = None
     measured: dict[str, list[tuple[int, float]]] = {}
-    seconds = 0.0
+    seconds, steps = 0.0, 0
     for rate in rates:
         model = make()
 
@@ -76,7 +80,12 @@ def learn(
             return validation_score(model, selecting, encoder, device)
 
         def once(
-            name: str, part: str, model: PromptedModel = model, rate: float = rate, validate: Callable = validate
+            name: str,
+            part: str,
+            before: int,
+            model: PromptedModel = model,
+            rate: float = rate,
+            validate: Callable = validate,
         ) -> Progress:
             return train(
                 model,
@@ -89,23 +98,25 @@ def learn(
                 screen,
                 rate,
                 validate if selecting else None,
+                _behind(report, f"rate-{rate:g}/" if len(rates) > 1 else "", before),
             )
 
         name = f"rate-{rate:g}"
-        progress = once(name, f"-{rate:g}")
+        progress = once(name, f"-{rate:g}", steps)
         if config.sharing is Sharing.SPECIALISE and model.prompt is not None:
             screen.say("each task goes on alone")
             model.prompt = specialised(model, training).to(device.torch)
-            progress = progress.followed_by(once(f"{name}-specialise", f"-{rate:g}-specialise"))
+            after = once(f"{name}-specialise", f"-{rate:g}-specialise", steps + progress.step)
+            progress = progress.followed_by(after)
         measured[f"{rate:g}"] = progress.selection
-        seconds += progress.seconds
-        found = Learned(model, rate, progress, seconds, measured)
+        seconds, steps = seconds + progress.seconds, steps + progress.step
+        found = Learned(model, rate, progress, seconds, steps, measured)
         if best is None or _best(progress) > _best(best.progress):
             best = found
         if len(rates) > 1:
             screen.say(f"learning rate {rate:g}: {_best(progress):.2f} on the rows that select")
     assert best is not None
-    return Learned(best.model, best.rate, best.progress, seconds, measured)
+    return Learned(best.model, best.rate, best.progress, seconds, steps, measured)
 
 
 def validation_score(model: PromptedModel, rows: Sequence[TaskRows], encoder: TextEncoder, device: Device) -> float:
@@ -129,6 +140,11 @@ def selection_of(config: RunConfig, rows: Sequence[TaskRows], learned: Learned) 
         learning_rate=learned.rate,
         step=learned.progress.best or learned.progress.step,
     )
+
+
+def _behind(report: Report, prefix: str, steps: int) -> Report:
+    """Told a training that comes after others: its names get a prefix and its steps those before."""
+    return lambda values, step: report({prefix + name: value for name, value in values.items()}, steps + step)
 
 
 def _best(progress: Progress) -> float:

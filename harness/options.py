@@ -53,6 +53,8 @@ OPTIONS = {
     "seed": "of initialisation, order and dropout",
     "data_dir": "folder with the official files; without it: the hub",
     "checkpoint_seconds": "time between checkpoints",
+    "tracker": "shows the run while it goes on: auto (TensorBoard where it is installed), tensorboard, wandb, mlflow, "
+    "trackio, none",
     "out": "folder of runs",
     "name": "name of this run's folder; default: made from the settings",
 }

@@ -27,6 +27,7 @@ from harness.mixture import schedule, shares
 from harness.model import PromptedModel
 from harness.objectives import Target, collate, count, loss_of, make_targets
 from harness.screen import Screen
+from harness.tracking import Report
 
 CURVE_STEPS = 20
 """Steps between two points of the training curve."""
@@ -81,6 +82,7 @@ def train(
     screen: Screen,
     rate: float | None = None,
     validate: Callable[[], float] | None = None,
+    report: Report = lambda values, step: None,
     on_step: Callable[[int], None] = lambda step: None,
 ) -> Progress:
     """Train what has `requires_grad`, from the start or from a checkpoint.
@@ -102,6 +104,8 @@ def train(
         rate: learning rate; None: the method's.
         validate: measures the model as it is, higher is better; asked after each epoch. The weights with the best
             score (the first of equals) are what the model has in the end. None: those of the last step.
+        report: told the numbers of each point of the curve and of each measurement, and before the first step nothing
+            but where the training goes on.
         on_step: called before each step with its number, for tests.
 
     Raises:
@@ -123,8 +127,10 @@ def train(
     drawn = [int((order[: progress.step] == number).sum()) for number in range(len(tasks))]
     _set_mode(model, method, config)
     began, saved = time.monotonic() - progress.seconds, time.monotonic()
+    if not _is_over(progress, steps, config):
+        report({}, progress.step)
     with screen.bar("train", steps, progress.step) as bar, _signals() as asked:
-        while progress.step < steps and not _is_stale(progress, config):
+        while not _is_over(progress, steps, config):
             step = progress.step
             on_step(step)
             task = tasks[order[step]]
@@ -152,9 +158,11 @@ def train(
             done = progress.step == steps
             if progress.step % CURVE_STEPS == 0 or done:
                 progress.curve.append((progress.step, round(progress.loss, 5), round(progress.score or 0.0, 5)))
+                report(_shown(progress, rate * decayed), progress.step)
             measured = validate is not None and (progress.step % epoch == 0 or done)
             if measured:
                 _measure(model, progress, validate, best, identity, device)
+                report({"select/score": progress.selection[-1][1]}, progress.step)
                 _set_mode(model, method, config)
             bar.step(f"loss {progress.loss:.3f}, right {100 * (progress.score or 0):.1f} %")
             if stop or done or measured or time.monotonic() - saved > config.checkpoint_seconds:
@@ -269,8 +277,17 @@ def _measure(
         device.wait()
 
 
-def _is_stale(progress: Progress, config: RunConfig) -> bool:
-    """Whether the last `patience` measurements brought nothing better."""
+def _shown(progress: Progress, rate: float) -> dict[str, float]:
+    """The last point of the curve under the names that a tracker shows; no share of right answers in regression."""
+    _, loss, right = progress.curve[-1]
+    shown = {"train/loss": loss, "train/right": right, "train/learning_rate": rate}
+    return shown if progress.score is not None else {k: v for k, v in shown.items() if k != "train/right"}
+
+
+def _is_over(progress: Progress, steps: int, config: RunConfig) -> bool:
+    """Whether all steps are done, or the last `patience` measurements brought nothing better."""
+    if progress.step >= steps:
+        return True
     if config.patience is None or progress.best is None:
         return False
     return sum(step > progress.best for step, _ in progress.selection) >= config.patience

@@ -22,7 +22,7 @@ from leaderboard.statistics import Rows, rows_of
 TOLERANCE = 0.005
 """Points by which a stored score may differ from the one computed again: less than any digit that is shown."""
 
-INCIDENTAL = {"seed", "out", "name", "data_dir", "checkpoint_seconds", "task_file"}
+INCIDENTAL = {"seed", "out", "name", "data_dir", "checkpoint_seconds", "tracker", "task_file"}
 """Settings in which runs of one configuration may differ; which data was read is known by its hashes."""
 
 Complain = Callable[[str], None]

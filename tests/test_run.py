@@ -50,7 +50,9 @@ def finished(backbone, tmp_path_factory) -> Path:
 def test_the_run_folder_is_complete(finished):
     names = {str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file()}
     predictions = {name for name in names if name.startswith("predictions/")}
-    assert names - predictions == {
+    tracking = {name for name in names if name.startswith("tracking/")}
+    assert any(name.startswith("tracking/events.out.tfevents") for name in tracking)
+    assert names - predictions - tracking == {
         "config.toml",
         "curve.json",
         "heads.safetensors",
