@@ -1,4 +1,4 @@
-"""`python tests/speed/read_data.py --data-dir DIR`: how long reading the rows of each task takes.
+"""`python -m tests.speed.read_data --data-dir DIR`: how long reading the rows of each task takes.
 
 Each task is read three times, in a process of its own each time: without a cache, into an empty cache, and from that
 cache. All splits are held in memory, as in a run. Seconds are of the clock, without the start of Python; memory is the
@@ -21,15 +21,12 @@ from typing import Any
 
 from tabulate import tabulate
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
-
-from benchmarks import data  # noqa: E402
-from benchmarks.choice import chosen_tasks, comma_list  # noqa: E402
-from benchmarks.errors import PolypromptError, run_command  # noqa: E402
-from benchmarks.progress import bar  # noqa: E402
-from benchmarks.registry import find_task  # noqa: E402
-from benchmarks.task import Task  # noqa: E402
+from benchmarks import data
+from benchmarks.choice import chosen_tasks, comma_list
+from benchmarks.errors import PolypromptError, run_command
+from benchmarks.progress import bar
+from benchmarks.registry import find_task
+from benchmarks.task import Task
 
 WAYS = ("parsed", "stored", "cached")
 """Without a cache; into an empty one; from it."""
@@ -79,7 +76,8 @@ def read(task: Task, data_dir: Path, tokenizer: Path | None) -> dict[str, Any]:
 
 def measure(task: Task, arguments: argparse.Namespace) -> dict[str, Any]:
     """Read a task in each of the ways."""
-    command = [sys.executable, __file__, "--data-dir", str(arguments.data_dir), "--read", task.name]
+    program = [sys.executable, "-m", "tests.speed.read_data"]
+    command = [*program, "--data-dir", str(arguments.data_dir), "--read", task.name]
     if arguments.tokenizer:
         command += ["--tokenizer", str(arguments.tokenizer)]
     result: dict[str, Any] = {"suite": task.card.suite, "task": task.name}
