@@ -155,6 +155,23 @@ def languages(task: Task, split: str, data_dir: Path | None, files: Files = _NO_
     )
 
 
+def trainable(task: Task, files: Files = _NO_FILES) -> tuple[str, ...]:
+    """The languages in which a task has a training split, whether its files are there or not, its usual one first.
+
+    Raises:
+        PolypromptError: `files` does not fit the task.
+    """
+    usual = task.card.train_language
+    if usual is None or task.card.head:
+        return ()
+    source, _ = _source(task, "train", None, files)
+    given = files.get(f"{task.name}.train", ())
+    if given and not any("{language}" in file for file in given):
+        return (usual,)
+    others = (language for language in task.card.languages if language != usual)
+    return (usual, *(language for language in others if source.has("train", language)))
+
+
 def folder_of(task: Task, data_dir: Path | None) -> Path | None:
     """The folder in which the files of a task are: its own, else the data folder."""
     own = task.source.folder if isinstance(task.source, OfficialSource) else None

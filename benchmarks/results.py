@@ -124,6 +124,9 @@ class Manifest(BaseModel):
         method, seed, prompt: as configured; prompt is a sentence, e.g. "16 slots in layers 0-11, init kv".
         backbone: the encoder.
         tasks: cards of the tasks.
+        trained: name of each task with training rows -> the languages of these, so that all others are zero-shot; of a
+            task that another one answers see that one. Empty in manifests that are older than this entry: then it is
+            `train_language` of each card.
         trainable: parameters trained, heads included.
         share: trainable parameters over all parameters of backbone, prompt and heads, percent.
         selection: what chose among epochs and learning rates; None when nothing was trained.
@@ -151,6 +154,7 @@ class Manifest(BaseModel):
     prompt: str
     backbone: BackboneCard
     tasks: list[TaskCard]
+    trained: dict[str, list[str]] = {}
     trainable: int
     share: float
     selection: SelectionCard | None = None

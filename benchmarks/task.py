@@ -33,7 +33,8 @@ class TaskCard(BaseModel):
         kind: its shape.
         labels: classification: the labels in the order of the logits. Tagging: the tags likewise. Else empty.
         languages: BCP-47 codes in which it is scored.
-        train_language: the language that it is trained in; None when there is nothing to train on.
+        train_language: the language that it is trained in, if a run asks for no others (then the first of these; the
+            manifest names all); None when there is nothing to train on.
         metrics: names known to `benchmarks.scoring`; the first one is the main metric.
         max_length: pieces a row, special tokens included.
         stride: pieces shared by neighbouring windows of a long input (span extraction and tagging).

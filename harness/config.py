@@ -29,6 +29,9 @@ def _listed(value: object) -> object:
 
 Positive = Annotated[int, Field(gt=0)]
 
+ALL = "all"
+"""Among `train_languages`: every language that a task has a training split in."""
+
 
 class RunConfig(BaseModel):
     """The settings of a run; the names are those of the command line with underscores.
@@ -36,6 +39,8 @@ class RunConfig(BaseModel):
     Attributes:
         suite: suites to learn together. tasks: a part of their tasks; empty: all.
         languages: a part of the evaluation languages; empty: all that are found.
+        train_languages: train each task in those of these languages that it has a training split in, see `ALL`; empty:
+            in its own `train_language`.
         task_file: files that declare the user's own tasks (docs/own-tasks.md); their suites, where `suite` is empty.
         task_file_sha256: of what these files say, in their order.
         backbone: hub id, local folder or embedded name.
@@ -54,14 +59,15 @@ class RunConfig(BaseModel):
         epochs: passes over all training rows in the mean; None: the method's default. max_steps: stop there;
             0: only predict and score.
         selection: see `harness.held_out.Selection`.
-        shots: train on so many rows a task alone, chosen by `shots_seed`, and select on as many others; None: on all.
+        shots: train on so many rows a task and language alone, chosen by `shots_seed`, and select on as many others;
+            None: on all.
         max_length: pieces a row, in place of each task's own; None: each task's own.
         decay: of the learning rate: linear to zero, or by a factor of 0.95 after each epoch (the authors' code for
             tagging and question answering).
         batch: examples a step. learning_rate: of AdamW; of several the one that
             selects best; empty: the method's. weight_decay: of AdamW; None: the method's.
         splits: splits to predict and, where they are labelled, score; empty: the reported one of each task.
-        max_train, max_eval: at most so many examples a task (and language), drawn by a fixed seed; None: all.
+        max_train, max_eval: at most so many examples a task and language, drawn by a fixed seed; None: all.
         precision: "auto" is bf16 autocast where the processor computes in bf16, else fp32.
         seed: of initialisation, order and dropout.
         data_dir: folder with the official files; None: the hub.
@@ -81,6 +87,7 @@ class RunConfig(BaseModel):
     suite: list[str] = []
     tasks: list[str] = []
     languages: list[str] = []
+    train_languages: list[str] = []
     task_file: list[Path] = []
     task_file_sha256: list[str] = []
     backbone: str = "minilm-l6-en"

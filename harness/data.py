@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from benchmarks.own.labels import labelled
 from benchmarks.records import Split
 from benchmarks.registry import find_suite, find_task, own_suites
 from benchmarks.task import Kind, Suite, Task
-from harness.config import RunConfig
+from harness.config import ALL, RunConfig
 from harness.held_out import Selection, few_shot, hold_out
 
 _SUBSET_SEED = 20211014
@@ -35,16 +35,16 @@ class TaskRows:
 
     Attributes:
         task: its declaration.
-        train: training rows; None for a task that is only evaluated.
-        selecting: rows in the training language that select an epoch and a rate; None where nothing does.
+        train: language -> training rows; empty for a task that is only evaluated.
+        selecting: trained language -> rows that select an epoch and a rate; empty where nothing does.
         tuning: language -> rows on which the threshold of "no answer" is chosen; empty where the task has none.
         evaluation: split and language -> rows to predict.
         limited: splits and languages of which only a part is predicted.
     """
 
     task: Task
-    train: Split | None
-    selecting: Split | None
+    train: dict[str, Split]
+    selecting: dict[str, Split]
     tuning: dict[str, Split]
     evaluation: dict[Place, Split]
     limited: frozenset[Place]
@@ -84,6 +84,11 @@ def chosen_tasks(config: RunConfig) -> list[Task]:
         if not any(language in task.card.languages for task in tasks):
             known = ", ".join(sorted({code for task in tasks for code in task.card.languages}))
             raise PolypromptError(f"--languages {language}: no chosen task has it; there are {known}")
+    able = {code for task in tasks for code in data.trainable(task, config.files)} if config.train_languages else set()
+    for language in config.train_languages:
+        if language not in (ALL, *able):
+            there = f"there are {', '.join(sorted(able))}" if able else "none is trained"
+            raise PolypromptError(f"--train-languages {language}: no chosen task has a training split in it; {there}")
     for place in config.files:
         name, _, split = place.rpartition(".")
         if name not in names or split not in ("train", "dev", "test"):
@@ -97,6 +102,14 @@ def chosen_tasks(config: RunConfig) -> list[Task]:
     if config.max_length is None:
         return tasks
     return [replace(task, card=task.card.model_copy(update={"max_length": config.max_length})) for task in tasks]
+
+
+def train_languages(config: RunConfig, task: Task) -> tuple[str, ...]:
+    """The languages that a run trains a task in, its usual one first; empty for a task that is only evaluated."""
+    able = data.trainable(task, config.files)
+    if not config.train_languages:
+        return able[:1]
+    return able if ALL in config.train_languages else tuple(code for code in able if code in config.train_languages)
 
 
 def load_rows(config: RunConfig) -> tuple[list[TaskRows], dict[str, str], list[str]]:
@@ -115,13 +128,15 @@ def load_rows(config: RunConfig) -> tuple[list[TaskRows], dict[str, str], list[s
     notes: list[str] = []
     chosen = chosen_tasks(config)
     for task in chosen:
-        try:
-            train, held, tuning = _training(config, task, hashes)
-            task = task if train is None else labelled(task, train)
-        except MissingData as error:
-            missing.append(error)
-            continue
-        if task.card.head and not any(row.task.name == task.card.head and row.train is not None for row in rows):
+        train, held = _training(config, task, train_languages(config, task), hashes, missing)
+        if able := data.trainable(task, config.files):
+            if lacking := [code for code in config.train_languages if code not in (ALL, *able)]:
+                notes.append(f"{task.name}: has no training split in {', '.join(lacking)}")
+            if not train:
+                continue
+            task = _trained(task, train)
+        tuning = _tuning(config, task, train, held, hashes)
+        if task.card.head and not any(row.task.name == task.card.head and row.train for row in rows):
             notes.append(f"{task.name}: the head of {task.card.head} answers it, which this run does not train")
             continue
         evaluation: dict[Place, Split] = {}
@@ -130,12 +145,12 @@ def load_rows(config: RunConfig) -> tuple[list[TaskRows], dict[str, str], list[s
                 evaluation[split, language] = _load(config, task, split, language, hashes)
             except MissingData as error:
                 missing.append(error)
-        answers_others = train is not None and any(other.card.head == task.name for other in chosen)
+        answers_others = bool(train) and any(other.card.head == task.name for other in chosen)
         if evaluation or answers_others:
             cut = frozenset(place for place, split in evaluation.items() if _is_cut(split, config.max_eval))
             limited = {place: _part(split, config.max_eval) for place, split in evaluation.items()}
-            train = train and _part(train, config.max_train)
-            selecting = _selecting(config, task, held, evaluation)
+            train = {language: _part(split, config.max_train) for language, split in train.items()}
+            selecting = _selecting(config, task, train, held, evaluation)
             rows.append(TaskRows(task, train, selecting, tuning, limited, cut))
     if missing and not (config.skip_missing and rows):
         what = [error.what for error in missing]
@@ -155,38 +170,68 @@ def load_evaluation(config: RunConfig, task: Task, language: str) -> Split:
 
 
 def _training(
-    config: RunConfig, task: Task, hashes: dict[str, str]
-) -> tuple[Split | None, Split | None, dict[str, Split]]:
-    """The rows to train on, those held out of them, and those to choose a threshold on."""
-    card = task.card
-    train, held, tuning = None, None, {}
-    if card.train_language is not None and not card.head:
-        train = _load(config, task, "train", card.train_language, hashes)
-        on_train = card.no_answer and task.tuned_on == "train"
+    config: RunConfig, task: Task, languages: Iterable[str], hashes: dict[str, str], missing: list[MissingData]
+) -> tuple[dict[str, Split], dict[str, Split]]:
+    """By language the rows to train on, and those held out of them; what is not there is added to `missing`."""
+    train: dict[str, Split] = {}
+    held: dict[str, Split] = {}
+    for language in languages:
+        try:
+            rows = _load(config, task, "train", language, hashes)
+        except MissingData as error:
+            missing.append(error)
+            continue
         if config.shots is not None:
-            train, held = few_shot(card, train, config.shots, config.shots_seed)
-        elif config.selection is Selection.HELD_OUT or on_train:
-            train, held = hold_out(card, train, config.max_train, _SUBSET_SEED)
-        if on_train and held is not None:
-            tuning[card.train_language] = held
-    if card.no_answer and task.tuned_on != "train":
-        languages = card.languages if card.train_language is None else (card.train_language,)
-        for language in languages:
-            if config.languages and language not in config.languages and language != card.train_language:
-                continue
-            try:
-                tuning[language] = _part(_load(config, task, task.tuned_on, language, hashes), TUNING_ROWS)
-            except MissingData:
-                continue  # the threshold then stays where it is without tuning, which the record shows
-    return train, held, tuning
+            rows, held[language] = few_shot(task.card, rows, config.shots, config.shots_seed)
+        elif config.selection is Selection.HELD_OUT or _is_tuned_on_train(task):
+            rows, held[language] = hold_out(task.card, rows, config.max_train, _SUBSET_SEED)
+        train[language] = rows
+    return train, held
 
 
-def _selecting(config: RunConfig, task: Task, held: Split | None, reported: Mapping[Place, Split]) -> Split | None:
+def _tuning(
+    config: RunConfig, task: Task, train: Iterable[str], held: Mapping[str, Split], hashes: dict[str, str]
+) -> dict[str, Split]:
+    """By language the rows to choose a threshold on: in those that are trained, or in all where none is."""
+    card = task.card
+    if not card.no_answer:
+        return {}
+    if _is_tuned_on_train(task):
+        return dict(held)
+    asked = [code for code in card.languages if not config.languages or code in config.languages]
+    tuning: dict[str, Split] = {}
+    for language in list(train) or ([card.train_language] if card.train_language else asked):
+        if language != card.train_language and not task.source.has(task.tuned_on, language):
+            continue
+        try:
+            tuning[language] = _part(_load(config, task, task.tuned_on, language, hashes), TUNING_ROWS)
+        except MissingData:
+            continue  # the threshold then stays where it is without tuning, which the record shows
+    return tuning
+
+
+def _is_tuned_on_train(task: Task) -> bool:
+    return task.card.no_answer and task.tuned_on == "train"
+
+
+def _trained(task: Task, train: Mapping[str, Split]) -> Task:
+    """A task as it is trained: with the labels of its rows, and in a language that it is trained in."""
+    rows = tuple(example for split in train.values() for example in split.examples)
+    task = labelled(task, Split(rows))
+    if task.card.train_language in train:
+        return task
+    return replace(task, card=task.card.model_copy(update={"train_language": next(iter(train))}))
+
+
+def _selecting(
+    config: RunConfig, task: Task, train: Iterable[str], held: dict[str, Split], reported: Mapping[Place, Split]
+) -> dict[str, Split]:
     if config.selection is Selection.HELD_OUT:
         return held
-    if config.selection is Selection.PAPER and task.card.train_language is not None and not task.card.head:
-        return reported.get((task.eval_split, task.card.train_language))
-    return None
+    if config.selection is Selection.PAPER:
+        places = {language: (task.eval_split, language) for language in train}
+        return {language: reported[place] for language, place in places.items() if place in reported}
+    return {}
 
 
 def _places(config: RunConfig, task: Task, notes: list[str]) -> list[Place]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +25,7 @@ from harness.adapt import merge
 from harness.backbone import load_backbone
 from harness.checkpoint import Progress
 from harness.config import RunConfig, load_config, save_config
-from harness.data import load_rows
+from harness.data import TaskRows, load_rows
 from harness.device import find_device
 from harness.evaluate import evaluate
 from harness.feature_cache import CachedEncoder
@@ -101,7 +101,7 @@ def _fill(config: RunConfig, resume: bool, screen: Screen, tracker: Tracker) -> 
         return place(make_model(config, method, load_backbone(config.backbone), rows, training, readout))
 
     screen.say(
-        f"{run.name}: {method.name} on {config.backbone}, {len(training)} tasks to learn, {len(rows)} to score, "
+        f"{run.name}: {method.name} on {config.backbone}, {_learned_sentence(rows)} to learn, {len(rows)} to score, "
         f"{trained:,} parameters trained ({share:.2g} %), {device.precision}"
     )
     if device.leads:
@@ -133,6 +133,7 @@ def _fill(config: RunConfig, resume: bool, screen: Screen, tracker: Tracker) -> 
         prompt=_prompt_sentence(config, model),
         backbone=backbone.card,
         tasks=cards,
+        trained={task_rows.task.name: list(task_rows.train) for task_rows in rows if task_rows.train},
         trainable=trained,
         share=share,
         selection=selection_of(config, rows, learned) if training else None,
@@ -179,6 +180,12 @@ def _tags(records: Iterable[ResultRecord]) -> dict[str, float]:
         for record in records
         for metric, value in record.scores.items()
     }
+
+
+def _learned_sentence(rows: Sequence[TaskRows]) -> str:
+    learned = [task_rows.train for task_rows in rows if task_rows.train]
+    languages = {language for train in learned for language in train}
+    return f"{len(learned)} tasks" + (f" in {len(languages)} languages" if len(languages) > 1 else "")
 
 
 def _prompt_sentence(config: RunConfig, model: PromptedModel) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +59,7 @@ def make_model(
     adapt(backbone, method.backbone, config.lora_rank, config.lora_alpha)
     model = PromptedModel(backbone, prompts, [task_rows.task.card for task_rows in rows], config.pooling, readout)
     beside_heads = [name for name, weight in model.named_parameters() if weight.requires_grad and name[:6] != "heads."]
-    fixed = [task.task.name for task in training if task.task.name not in model.heads]
+    fixed = [name for name in _by_name(training) if name not in model.heads]
     if fixed and not beside_heads:
         raise PolypromptError(
             f"--method {method.name}: trains heads alone, and --head {config.head} leaves none to train for "
@@ -77,8 +77,16 @@ def specialised(model: PromptedModel, training: Sequence[TaskTraining]) -> Promp
     shared = model.prompt.shared
     assert shared is not None
     bank = model.prompt.fold([""])
-    own = {task.task.name: TrainedPrompt(bank.placement, bank.bank[0].clone()) for task in training}
+    own = {name: TrainedPrompt(bank.placement, bank.bank[0].clone()) for name in _by_name(training)}
     return Prompts(shared.requires_grad_(False), own)
+
+
+def _by_name(training: Sequence[TaskTraining]) -> dict[str, list[TaskTraining]]:
+    """Name of each trained task -> its rows in each of its languages."""
+    tasks: dict[str, list[TaskTraining]] = {}
+    for task in training:
+        tasks.setdefault(task.task.name, []).append(task)
+    return tasks
 
 
 def _placement(config: RunConfig, method: Method, backbone: Backbone) -> Placement:
@@ -109,12 +117,19 @@ def _prompts(config: RunConfig, placement: Placement, backbone: Backbone, traini
                 start.zero_()  # what the MLP makes is random already
         return TrainedPrompt(placement, start, gate, config.reparameterise, config.prompt_dropout)
 
+    tasks = _by_name(training)
     if config.sharing is Sharing.SEPARATE:
-        return Prompts(None, {task.task.name: prompt([task]) for task in training})
+        return Prompts(None, {name: prompt(rows) for name, rows in tasks.items()})
     shared = prompt(training)
     if config.sharing is not Sharing.LOW_RANK:
         return Prompts(shared)
-    return Prompts(shared, {task.task.name: LowRank(shared.shape, config.rank) for task in training})
+    languages = list(dict.fromkeys(task.language for task in training))
+
+    def parts(names: Iterable[str]) -> dict[str, LowRank]:
+        return {name: LowRank(shared.shape, config.rank) for name in names}
+
+    # Of one language alone all rows would have its part.
+    return Prompts(shared, parts(tasks), parts(languages if len(languages) > 1 else ()))
 
 
 def given_states(folder: Path, backbone: Backbone, tasks: Sequence[TaskTraining]) -> Tensor:
@@ -124,11 +139,11 @@ def given_states(folder: Path, backbone: Backbone, tasks: Sequence[TaskTraining]
         PolypromptError: there are several and none is common, or it is of another encoder.
     """
     bank = PromptBank.read(folder)
-    row = 0 if len(bank.bank) == 1 else bank.row(tasks[0].task.name if len(tasks) == 1 else "")
+    names = list(_by_name(tasks))
+    row = 0 if len(bank.bank) == 1 else bank.row(names[0] if len(names) == 1 else "")
     if row is None:
-        names = ", ".join(task.task.name for task in tasks)
         raise PolypromptError(
-            f"--start-from {folder}: has prompts of {', '.join(bank.rows)}, none for {names} together"
+            f"--start-from {folder}: has prompts of {', '.join(bank.rows)}, none for {', '.join(names)} together"
         )
     expected = shape_of(backbone, bank.placement, bank.slots)
     if bank.bank[row].shape != expected:
@@ -186,9 +201,10 @@ def _tokens(features: Sequence[Feature], slots: int, seed: int, pad_id: int) -> 
 
 def center_regression(model: PromptedModel, training: Sequence[TaskTraining]) -> None:
     """Start the heads of regression tasks at the mean of their training targets, so that no step is spent on it."""
-    for task in training:
-        if task.task.card.kind is Kind.REGRESSION:
-            torch.nn.init.constant_(model.heads[task.task.name].bias, float(np.mean(task.targets)))
+    for name, rows in _by_name(training).items():
+        if rows[0].task.card.kind is Kind.REGRESSION:
+            mean = float(np.mean([target for task in rows for target in task.targets]))
+            torch.nn.init.constant_(model.heads[name].bias, mean)
 
 
 def give_heads(folder: Path, model: PromptedModel) -> None:

@@ -67,7 +67,7 @@ def learn(
         PolypromptError: several learning rates, and nothing to select with; or as `train`.
     """
     rates = config.learning_rate or [method.learning_rate]
-    selecting = [task for task in rows if task.selecting is not None and task.selecting.examples]
+    selecting = [task for task in rows if any(split.examples for split in task.selecting.values())]
     if len(rates) > 1 and not selecting:
         raise PolypromptError("--learning-rate: several, but nothing selects among them; leave --selection held-out")
     best: Learned | None = None
@@ -120,14 +120,18 @@ def learn(
 
 
 def validation_score(model: PromptedModel, rows: Sequence[TaskRows], encoder: TextEncoder, device: Device) -> float:
-    """The mean over tasks of their main metric on the rows that select, in points."""
+    """The mean over tasks of their main metric on the rows that select, in points; of a task over its languages."""
     scores = []
     for task_rows in rows:
         card = task_rows.task.card
-        assert task_rows.selecting is not None
-        predictions = predict(model, encoder, card, task_rows.selecting, device, card.train_language or "")
-        if device.leads:
-            scores.append(next(iter(score(card, predictions, card.train_language or "en").values())))
+        found = []
+        for language, split in task_rows.selecting.items():
+            if split.examples:
+                predictions = predict(model, encoder, card, split, device, language)
+                if device.leads:
+                    found.append(next(iter(score(card, predictions, language).values())))
+        if found:
+            scores.append(sum(found) / len(found))
     return device.first(lambda: sum(scores) / len(scores))
 
 
@@ -135,7 +139,11 @@ def selection_of(config: RunConfig, rows: Sequence[TaskRows], learned: Learned) 
     """What a manifest says of the selection."""
     return SelectionCard(
         rule=config.selection.value,
-        rows={task.task.name: len(task.selecting.examples) for task in rows if task.selecting is not None},
+        rows={
+            task.task.name: sum(len(split.examples) for split in task.selecting.values())
+            for task in rows
+            if task.selecting
+        },
         measured={rate: list(points) for rate, points in learned.measured.items()},
         learning_rate=learned.rate,
         step=learned.progress.best or learned.progress.step,

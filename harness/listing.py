@@ -26,6 +26,7 @@ def listing(data_dir: Path | None, task_files: Sequence[Path] = ()) -> list[dict
                 "metrics": list(card.metrics),
                 "languages": list(card.languages),
                 "train_language": card.train_language,
+                "train_languages": list(data.trainable(task)),
                 "eval_split": task.eval_split,
                 "licence": task.licence,
                 "how_to_get": task.how_to_get,

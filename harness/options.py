@@ -15,6 +15,8 @@ OPTIONS = {
     "suite": "suites to learn together, separated by commas",
     "tasks": "only these of their tasks",
     "languages": "evaluate only in these languages (BCP-47)",
+    "train_languages": "train in these languages, as far as a task has rows to train on in them, or in all; default: "
+    "the one that each task is usually trained in (English for most)",
     "task_file": "files that declare tasks of your own (docs/own-tasks.md); without --suite: all of them",
     "backbone": "hub id, local folder, or minilm-l6-en, e5-small-multilingual",
     "method": "; ".join(f"{method.name}: {method.about}" for method in METHODS.values()),
@@ -24,8 +26,8 @@ OPTIONS = {
     "positions": "where those of the real tokens begin: own (at 0) or shifted (behind the prompt, as in peft)",
     "start_from": "begin with the prompt and the heads of this folder: a run, or made by harness.interchange",
     "prompt_dropout": "dropout on the prompt",
-    "sharing": "how tasks share a prompt: shared, specialise (then each goes on alone), low-rank (a small part each), "
-    "separate (one each)",
+    "sharing": "how tasks share a prompt: shared, specialise (then each goes on alone), low-rank (a small part a task, "
+    "and a language where several are trained), separate (one each)",
     "rank": "of the small parts of --sharing low-rank",
     "lora_rank": "of the additions of --method lora",
     "lora_alpha": "the additions are scaled by this over their rank",
@@ -43,11 +45,11 @@ OPTIONS = {
     "learning_rate": "of AdamW; of several, such as 5e-3,1e-2, the one that selects best; default: the method's",
     "decay": "of the learning rate: linear (to zero), exponential (0.95 an epoch)",
     "selection": "what chooses the epoch and the rate: held-out (a part of train), paper (the reported rows), last",
-    "shots": "train on so many rows a task, and select on as many others",
+    "shots": "train on so many rows a task and language, and select on as many others",
     "shots_seed": "of the choice of those rows",
     "max_length": "pieces a row; default: each task's own",
     "weight_decay": "of AdamW; default: the method's",
-    "max_train": "at most so many training examples a task",
+    "max_train": "at most so many training examples a task and language",
     "max_eval": "at most so many examples a task and language; such scores are marked",
     "precision": "auto, fp32 or bf16",
     "seed": "of initialisation, order and dropout",
@@ -58,7 +60,7 @@ OPTIONS = {
     "out": "folder of runs",
     "name": "name of this run's folder; default: made from the settings",
 }
-LISTS = ("suite", "tasks", "languages", "task_file", "splits", "learning_rate")
+LISTS = ("suite", "tasks", "languages", "train_languages", "task_file", "splits", "learning_rate")
 FLAGS = ("config", "preset", "list_presets", "seeds", "resume", "list", "json")
 SWITCHES = {
     "checkpoint_activations": "compute hidden states again on the way back: less memory, more time",

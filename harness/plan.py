@@ -19,7 +19,7 @@ from benchmarks.files import sha256
 from benchmarks.own.python import is_of_others, refuse_python
 from benchmarks.task import Task
 from harness.config import RunConfig, make_config, read_settings
-from harness.data import chosen_tasks
+from harness.data import chosen_tasks, train_languages
 from harness.methods import find_method
 from harness.seeds import with_seeds
 
@@ -157,9 +157,11 @@ def _files(config: RunConfig, tasks: Iterable[Task]) -> Iterator[tuple[str, str,
     """Task, split, language and path of every file that is there for the run to read."""
     for task in tasks:
         splits = ("train", task.tuned_on, task.eval_split, *config.splits)
+        trained = train_languages(config, task) or (task.card.train_language,)
         for split in dict.fromkeys(splits):
             for language in data.languages(task, split, config.data_dir, config.files):
-                if config.languages and language not in (*config.languages, task.card.train_language):
+                evaluated = split != "train" and (not config.languages or language in config.languages)
+                if not (evaluated or language in trained):
                     continue
                 with suppress(MissingData):  # the run will say so
                     paths = data.used_files(task, split, language, config.data_dir, config.files)

@@ -45,29 +45,30 @@ class Interrupted(KeyboardInterrupt):
 
 @dataclass(frozen=True)
 class TaskTraining:
-    """The encoded training rows of a task.
+    """The encoded training rows of a task in one language.
 
     Attributes:
-        task: its declaration. features: rows. targets: one a row. batches: how rows are grouped.
+        task: its declaration. language: of the rows. features: rows. targets: one a row. batches: how rows are grouped.
     """
 
     task: Task
+    language: str
     features: list[Feature]
     targets: list[Target]
     batches: TrainingRows
 
 
 def encode_training(rows: list[TaskRows], encoder: TextEncoder, batch: int, seed: int) -> list[TaskTraining]:
-    """Encode the training rows of every task that has some."""
+    """Encode the training rows of every task that has some, each language of it apart."""
     result = []
     for number, task_rows in enumerate(rows):
-        if task_rows.train is None:
-            continue
         card = task_rows.task.card
-        features = encoder.features(card, task_rows.train.examples)
-        targets = make_targets(card, task_rows.train.examples, features)
-        batches = TrainingRows(features, card.kind is Kind.CHOICE, batch, [seed, number])
-        result.append(TaskTraining(task_rows.task, features, targets, batches))
+        for place, (language, split) in enumerate(task_rows.train.items()):
+            features = encoder.features(card, split.examples)
+            targets = make_targets(card, split.examples, features)
+            order = [seed, number + place * len(rows)]  # an order of its own
+            batches = TrainingRows(features, card.kind is Kind.CHOICE, batch, order)
+            result.append(TaskTraining(task_rows.task, language, features, targets, batches))
     return result
 
 
@@ -96,7 +97,8 @@ def train(
     that is trained differs between them, since they see different rows.
 
     Args:
-        model: on its device. tasks: encoded rows. config: steps, rates, sampling. method: defaults of rates.
+        model: on its device. tasks: encoded rows, each with batches of its own.
+        config: steps, rates, sampling. method: defaults of rates.
         device: where the model is.
         checkpoint: file of the checkpoint; used when it is there.
         identity: of settings and data; a checkpoint with another one is refused.
@@ -245,7 +247,7 @@ def _pass(
     ids, lengths, types = device.tensors(pad(features, model.backbone.pad_id))
     targets = collate(card, features, [task.targets[row] for row in rows], ids.shape[1]).to(device.torch)
     with device.autocast():
-        outputs = model.outputs(card, ids, lengths, types, card.train_language or "")
+        outputs = model.outputs(card, ids, lengths, types, task.language)
         loss = loss_of(card, outputs, targets, lengths)
     (loss.total / counted).backward()
     return loss.total.item() / counted, (loss.right or 0) / counted

@@ -39,9 +39,9 @@ def test_a_head_is_trained_for_others_although_its_own_task_cannot_be_scored(nli
     config = RunConfig(suite=["glue"], tasks=["mnli", "mnli-mm"], data_dir=nli, skip_missing=True)
     rows, _, missing = load_rows(config)
     assert [row.task.name for row in rows] == ["mnli", "mnli-mm"]
-    assert rows[0].train is not None and not rows[0].evaluation
-    assert rows[0].selecting is not None and len(rows[0].selecting.examples) == 3
-    assert rows[1].train is None and len(rows[1].evaluation["dev", "en"].examples) == 3
+    assert list(rows[0].train) == ["en"] and not rows[0].evaluation
+    assert len(rows[0].selecting["en"].examples) == 3
+    assert not rows[1].train and len(rows[1].evaluation["dev", "en"].examples) == 3
     assert any("dev_matched" in sentence for sentence in missing)
     alone = RunConfig(suite=["glue"], tasks=["mnli-mm"], data_dir=nli, skip_missing=True)
     with pytest.raises(PolypromptError, match="the head of mnli answers it, which this run does not train"):

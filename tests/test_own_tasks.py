@@ -203,7 +203,7 @@ def test_the_list_shows_own_tasks_and_their_files(declared: Path, command: Comma
     status, output, _ = command(run, "--list", "--task-file", declared)
     assert status == 0
     assert re.search(r"own +mood +classification +accuracy +en +2/2", output)
-    assert re.search(r"own +names +tagging +f1 +en de +2/3", output)
+    assert re.search(r"own +names +tagging +f1 +en de +2/4", output)
     assert "names test de: names/de-test.conll" in output
     assert f"{declared} names them in task 'names' under files" in output
     status, output, _ = command(run, "--list", "--json", "--task-file", declared)
@@ -211,7 +211,7 @@ def test_the_list_shows_own_tasks_and_their_files(declared: Path, command: Comma
     assert (record["suite"], record["task"], [file["found"] for file in record["files"]]) == (
         "own",
         "names",
-        [True, True, False],
+        [True, False, True, False],  # train and test, each in both languages
     )
 
 
@@ -361,18 +361,20 @@ def test_files_that_are_not_there(declared: Path, backbone: Path, command: Comma
 
 
 def test_languages_of_the_splits(tmp_path: Path) -> None:
-    def languages(keys: str) -> list[tuple[str, str]]:
-        files = 'files = { train = "a", dev = "b", test = "{language}" }'
+    def languages(keys: str, train: str = "a") -> list[tuple[str, str]]:
+        files = f'files = {{ train = "{train}", dev = "b", test = "{{language}}" }}'
         toml = f'[[task]]\nname = "x"\nformat = "conll"\nlanguages = ["de", "fr"]\n{files}\n{keys}\n'
         task = own_suites([put(tmp_path, "tasks.toml", toml)])[0].tasks[0]
         assert (task.eval_split, task.tuned_on) == ("test", "dev")
-        places = [("train", task.card.train_language or "")]
+        places = [("train", code) for code in data.trainable(task)]
         places += [(split, code) for split in ("dev", "test") for code in ("de", "en", "fr")]
         return [place for place in places if task.source.has(*place)]
 
     tests = [("test", "de"), ("test", "en"), ("test", "fr")]
     assert languages("") == [("train", "de"), ("dev", "de"), *tests]
     assert languages('train_language = "en"') == [("train", "en"), ("dev", "en"), *tests]
+    several = [("train", "fr"), ("train", "de"), ("dev", "fr"), *tests]
+    assert languages('train_language = "fr"', "a-{language}") == several
 
 
 # --- rows -----------------------------------------------------------------------------------------------------------

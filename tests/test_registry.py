@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks import data
 from benchmarks.errors import PolypromptError
 from benchmarks.records import Prediction
 from benchmarks.registry import find_suite, find_task, suites
@@ -75,10 +76,23 @@ def test_official_files(task: Task) -> None:
     }
     assert all(files[task.eval_split, language] for language in task.card.languages)
     trained = {language for (split, language), names in files.items() if split == "train" and names}
-    assert trained == ({task.card.train_language} if task.card.train_language and not task.card.head else set())
+    assert trained == set(data.trainable(task))
+    assert list(data.trainable(task))[:1] == [task.card.train_language] * bool(trained)
     if task.card.kind is Kind.SPAN:
         assert (task.card.max_length, task.card.stride) == (384, 128)
     assert not any("{" in name for names in files.values() for name in names)
+
+
+def test_tasks_that_can_be_trained_in_several_languages() -> None:
+    count = {task.name: len(data.trainable(task)) for task in TASKS}
+    assert {name: languages for name, languages in count.items() if languages > 1} == {
+        **{f"demo-{name}": 8 for name in ("topic", "count", "choice", "names", "answers")},
+        **{"pawsx": 7, "udpos": 29, "panx": 40, "tydiqa": 9},
+    }
+    assert {name for name, languages in count.items() if not languages} >= {"mlqa", "tatoeba", "mnli-mm"}
+    replaced = {"panx.train": ["mine.tsv"], "udpos.train": ["mine-{language}.tsv"]}
+    assert data.trainable(find_task("panx"), replaced) == ("en",)
+    assert len(data.trainable(find_task("udpos"), replaced)) == 33
 
 
 def test_languages_are_the_official_ones() -> None:

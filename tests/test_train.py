@@ -35,7 +35,7 @@ def examples(count: int) -> tuple[Example, ...]:
 def prepare(method_name, tmp_path, **settings):
     card = TaskCard(name="task", suite="test", kind=Kind.CLASSIFICATION, labels=LABELS, metrics=("accuracy",))
     task = Task(card, source=None, title="", licence="", url="", how_to_get="")  # rows are given, none are read
-    rows = [TaskRows(task, Split(examples(22)), None, {}, {}, frozenset())]
+    rows = [TaskRows(task, {"en": Split(examples(22))}, {}, {}, {}, frozenset())]
     settings = {"batch": 4, "seed": 3, "prompt_length": 3, "pooling": "mean", "max_steps": 9, "epochs": 9} | settings
     config = RunConfig(method=method_name, **settings)
     backbone = Backbone("tiny", tiny_model("bert"), tiny_tokenizer("bert"))

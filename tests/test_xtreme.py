@@ -252,14 +252,14 @@ def test_hub_xcopa(read: Read) -> None:
 
 COUNTS: list[tuple[Task, str, dict[str, int]]] = [  # rows of each language, as the data folder's own notes count them
     (PAWSX, "dev", dict.fromkeys("de en es fr ja zh".split(), 2_000)),
-    (PANX, "train", {"en": 20_000}),
+    (PANX, "train", {"en": 20_000, "de": 20_000, "fr": 20_000}),
     (PANX, "dev", dict.fromkeys("de en fr".split(), 10_000)),
     (PANX, "test", dict.fromkeys("de en fr".split(), 10_000)),
     (UDPOS, "dev", {"de": 19_233, "en": 3_974}),
     (UDPOS, "test", {"en": 5_440}),
     (XQUAD, "test", dict.fromkeys("ar de el en es hi ru tr vi zh".split(), 1_190)),
     (MLQA, "dev", {"ar": 517, "de": 512, "en": 1_148, "es": 500, "vi": 511, "zh": 504}),
-    (TYDIQA, "train", {"en": 3_696}),
+    (TYDIQA, "train", {"en": 3_696, "ko": 1_625}),
     (TYDIQA, "test", {"bn": 113, "en": 440, "sw": 499}),
     (BUCC2018, "dev", {"zh": 8_624}),
     (XCOPA, "train", {"en": 400}),

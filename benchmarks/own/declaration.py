@@ -109,7 +109,8 @@ class Declaration(_Keys):
         name: as on the command line. title: as a heading; empty: the name.
         kind: its shape, see `Kind`.
         labels: labels or tags; empty: those of the training rows, sorted.
-        languages: in which it is scored. train_language: in which it is trained; None: the first of them.
+        languages: in which it is scored. train_language: in which it is trained, if nothing else is asked; None: the
+            first of them.
         metrics: the first one is the main metric; empty: the usual ones of the kind.
         max_length, stride: see `TaskCard`; None: the usual ones of the kind.
         no_answer: span extraction: some questions have no answer in their context (SQuAD 2.0).
@@ -185,7 +186,7 @@ class Declaration(_Keys):
 
     def _languages(self, split: str, files: Names) -> tuple[str, ...]:
         """The languages that a split has; empty: all of the task."""
-        if self._trained and (split == "train" or (split != self._scored and not _by_language(files))):
+        if self._trained and split != self._scored and not _by_language(files):
             return (self._trained,)
         return ()
 

@@ -1,4 +1,4 @@
-"""The suite `demo`: generated, offline, every kind of task; trained on English, scored zero-shot in eight languages."""
+"""The suite `demo`: generated, offline, every kind of task; trained on English if nothing else is asked."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class Generated:
     """A source that writes its rows itself and reads no files.
 
     Attributes:
-        write: (split, language) -> the rows.
-        train_language: the language of train and dev; None when there is nothing to train on.
+        write: (split, language) -> the rows; those of all languages say the same.
+        trained: there are train and dev.
     """
 
     write: Callable[[str, str], Split]
 
-    train_language: str | None = "en"
+    trained: bool = True
 
     def has(self, split: str, language: str) -> bool:
-        """Test in every language; train and dev in the one that is trained in."""
-        return split == "test" or (split in ("train", "dev") and language == self.train_language)
+        """Every split is in every language."""
+        return split == "test" or (split in ("train", "dev") and self.trained)
 
     def files(self, split: str, language: str) -> tuple[str, ...]:
         """No split has files."""
@@ -40,8 +40,8 @@ class Generated:
         Raises:
             MissingData: there is no such split in this language.
         """
-        if not self.has(split, language) or (split == "test" and language not in card.languages):
-            train = f"train and dev in {card.train_language}, " if card.train_language else ""
+        if not self.has(split, language) or language not in card.languages:
+            train = "train, dev and " if self.trained else ""
             raise MissingData(
                 f"{card.name}: no split {split!r} in {language!r}; there are {train}test in {', '.join(card.languages)}"
             )
@@ -51,7 +51,7 @@ class Generated:
 def _task(title: str, write: Callable[[str, str], Split], card: TaskCard) -> Task:
     return Task(
         card=card,
-        source=Generated(write, card.train_language),
+        source=Generated(write, card.train_language is not None),
         eval_split="test",
         tuned_on="dev",
         title=title,

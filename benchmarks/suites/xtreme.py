@@ -1,4 +1,4 @@
-"""XTREME (Hu et al. 2020, arXiv 2003.11080): trained in English, scored in many languages."""
+"""XTREME (Hu et al. 2020, arXiv 2003.11080): trained in English if nothing else is asked, scored in many languages."""
 
 from __future__ import annotations
 
@@ -79,7 +79,8 @@ PAWSX = Task(
     ),
     source=OfficialSource(
         {
-            "train": SplitFiles(("xtreme/download/pawsx/train-{language}.tsv",), _PAIRS, _PAWSX_HUB, languages=("en",)),
+            # Of other languages than English: the release's translations.
+            "train": SplitFiles(("xtreme/download/pawsx/train-{language}.tsv",), _PAIRS, _PAWSX_HUB),
             "dev": SplitFiles(("xtreme/download/pawsx/dev-{language}.tsv",), _PAIRS, _PAWSX_HUB),
             "test": SplitFiles(
                 ("xtreme/download/pawsx/test-{language}.tsv", "xtreme/gold/pawsx/test-{language}.tsv"),
@@ -92,7 +93,8 @@ PAWSX = Task(
     licence="free for any purpose; attribution to Google asked for",
     url="https://github.com/google-research-datasets/paws/tree/master/pawsx",
     how_to_get=f"{_HOW_TO_GET}{_GOLD} For xtreme/gold/pawsx/test-de.tsv, a label a line: "
-    "tail -n +2 x-final/de/test_2k.tsv | cut -f 4, and likewise for the other languages.",
+    "tail -n +2 x-final/de/test_2k.tsv | cut -f 4, and likewise for the other languages. For train-de.tsv: "
+    "tail -n +2 x-final/de/translated_train.tsv | cut -f 2-4.",
     eval_split="test",
     published=_published(("accuracy", 84.9)),
 )
@@ -105,6 +107,7 @@ _TREEBANKS = {
     "ta": "Tamil", "te": "Telugu", "th": "Thai", "tl": "Tagalog", "tr": "Turkish", "ur": "Urdu",
     "vi": "Vietnamese", "yo": "Yoruba", "zh": "Chinese",
 }  # fmt: skip
+_TRAINED_TREEBANKS = tuple(language for language in _TREEBANKS if language not in ("kk", "th", "tl", "yo"))
 _UDPOS_HUB = Hub(_HUB, Columns(tokens="tokens", tags="pos_tags"), config="udpos.{language}", languages=_TREEBANKS)
 
 UDPOS = Task(
@@ -118,14 +121,8 @@ UDPOS = Task(
     ),
     source=OfficialSource(
         {
-            "train": SplitFiles(("xtreme/download/udpos/train-{language}.tsv",), Conll(), _UDPOS_HUB, ("en",)),
-            "dev": SplitFiles(
-                ("xtreme/download/udpos/dev-{language}.tsv",),
-                Conll(),
-                _UDPOS_HUB,
-                tuple(language for language in _TREEBANKS if language not in ("kk", "th", "tl", "yo")),
-            ),
-            "test": SplitFiles(("xtreme/download/udpos/test-{language}.tsv",), Conll(), _UDPOS_HUB),
+            split: SplitFiles((f"xtreme/download/udpos/{split}-{{language}}.tsv",), Conll(), _UDPOS_HUB, languages)
+            for split, languages in (("train", _TRAINED_TREEBANKS), ("dev", _TRAINED_TREEBANKS), ("test", ()))
         }
     ),
     title="Parts of speech",
@@ -153,9 +150,8 @@ PANX = Task(
     ),
     source=OfficialSource(
         {
-            "train": SplitFiles(("xtreme/download/panx/train-{language}.tsv",), Conll(), _PANX_HUB, ("en",)),
-            "dev": SplitFiles(("xtreme/download/panx/dev-{language}.tsv",), Conll(), _PANX_HUB),
-            "test": SplitFiles(("xtreme/download/panx/test-{language}.tsv",), Conll(), _PANX_HUB),
+            split: SplitFiles((f"xtreme/download/panx/{split}-{{language}}.tsv",), Conll(), _PANX_HUB)
+            for split in ("train", "dev", "test")
         }
     ),
     title="PAN-X (WikiANN)",
@@ -251,7 +247,6 @@ TYDIQA = Task(
                 ("xtreme/download/tydiqa/tydiqa-goldp-v1.1-train/tydiqa.goldp.{language}.train.json",),
                 SquadJson(Question(numbered=True)),
                 _NamedById(_HUB, Question(numbered=True), "tydiqa", languages=_TYDI_NAMES),
-                languages=("en",),
             ),
             # XTREME reports what TyDi QA calls its development set, and has no other.
             "test": SplitFiles(
