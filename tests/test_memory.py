@@ -49,7 +49,7 @@ def prepare(shape, tmp_path, method="ptuning-v2", count=40, **settings):
     )
     card = TaskCard(name="task", suite="test", kind=Kind.CLASSIFICATION, labels=LABELS, metrics=("accuracy",))
     task = Task(card, source=None, title="", licence="", url="", how_to_get="")  # rows are given, none are read
-    rows = [TaskRows(task, Split(examples), None, {}, {}, frozenset())]
+    rows = [TaskRows(task, {"en": Split(examples)}, {}, {}, {}, frozenset())]
     config = RunConfig(method=method, batch=BATCH, prompt_length=3, epochs=1000, **({"max_steps": 3} | settings))
     backbone = Backbone("tiny", encoder_of(shape), tiny_tokenizer("bert"))
     encoder = TextEncoder(backbone.tokenizer, backbone.pad_id, backbone.token_types, backbone.max_positions)

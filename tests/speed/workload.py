@@ -130,7 +130,7 @@ def prepared(case: Case) -> tuple[PromptedModel, TaskTraining, RunConfig]:
     texts = (" ".join(["w9"] * (case.pieces - 2 - (row == 0))) for row in range(case.rows))
     examples = tuple(Example(str(row), text, label=LABELS[row % 2]) for row, text in enumerate(texts))
     task = Task(card, source=None, title="", licence="", url="", how_to_get="")  # rows are given, none are read
-    rows = [TaskRows(task, Split(examples), None, {}, {}, frozenset())]
+    rows = [TaskRows(task, {"en": Split(examples)}, {}, {}, {}, frozenset())]
     settings = RunConfig(
         batch=case.rows, epochs=STEPS, prompt_length=SLOTS, init="normal", checkpoint_activations=case.way.again
     )
