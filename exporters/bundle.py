@@ -11,7 +11,7 @@ from typing import Literal
 import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from benchmarks.errors import PolypromptError
 from benchmarks.files import sha256, write_atomic
@@ -34,16 +34,23 @@ class StoredFile(BaseModel):
     sha256: str
 
 
+def _is_empty(values: dict[str, int] | dict[str, float]) -> bool:
+    return not values
+
+
 class BundledTask(BaseModel):
     """One task of a bundle.
 
     Attributes:
         card: how to encode and decode it.
         task_id: what the graph knows it by.
+        languages: language with a prompt of its own -> what the graph knows the task in it by; all other languages
+            share `task_id`.
         output: the output of the graph that answers for it.
         columns: how many columns of that output are its own.
         threshold: of "no answer", see `benchmarks.thresholds`; None: "no answer" where it scores highest, and never in
             retrieval.
+        thresholds: language -> its own threshold, where several languages have one; all others share `threshold`.
         head: how a sequence task is answered: linear on a state, behind a pooler, or by a masked-LM head.
         mask_id: the mask piece, which stands behind the first one in each row; None: there is none.
     """
@@ -55,6 +62,8 @@ class BundledTask(BaseModel):
     output: Output
     columns: int
     threshold: float | None = None
+    languages: dict[str, int] = Field(default_factory=dict, exclude_if=_is_empty)
+    thresholds: dict[str, float] = Field(default_factory=dict, exclude_if=_is_empty)
     head: Literal["linear", "pooler", "verbaliser"] = "linear"
     mask_id: int | None = None
 

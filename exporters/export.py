@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tabulate import tabulate
@@ -33,6 +34,7 @@ from harness.heads import HeadKind, head_kind
 from harness.model import PromptedModel
 from harness.placement import Positions
 from harness.readout import mask_pieces
+from harness.sharing import PromptBank
 from harness.store import load_run
 
 ATOL = 1e-3
@@ -40,6 +42,22 @@ ATOL = 1e-3
 
 LANGUAGES = 8
 """At most so many languages of a task are compared."""
+
+
+class _Known(NamedTuple):
+    """What the graph knows by one `task_id`: a task, in a language with a prompt of its own or in all others ("")."""
+
+    card: TaskCard
+    language: str
+    row: int | None
+
+
+def _known(bank: PromptBank, cards: Sequence[TaskCard]) -> list[_Known]:
+    """By `task_id` what the graph knows: the tasks first, so that without languages there is no more."""
+    in_languages = [
+        _Known(card, language, row) for card in cards for language, row in bank.by_language(card.answered_by).items()
+    ]
+    return [*(_Known(card, "", bank.row(card.answered_by)) for card in cards), *in_languages]
 
 
 def export(
@@ -82,19 +100,19 @@ def graph_of(model: PromptedModel, cards: Sequence[TaskCard]) -> Graph:
     encoder = backbone.model
     state = {name: tensor.float().cpu().numpy() for name, tensor in encoder.state_dict().items()}
     weights = read_weights(encoder.config.to_dict(), state, backbone.first_position, backbone.token_types)
-    prompt = None
-    if model.prompt is not None:
-        bank = model.prompt.fold(model.tasks)
-        rows = {card.name: bank.row(card.answered_by, card.train_language or "") for card in cards}
-        bare = [name for name, row in rows.items() if row is None]
-        if bare:
-            raise PolypromptError(
-                f"{', '.join(bare)}: has no prompt, where every other task has one of its own, and one graph cannot "
-                "hold both; leave it out with --tasks"
-            )
-        prompt = Prompt(bank.bank.float().cpu().numpy(), bank.placement, rows)
     heads = {name: Head(*_weight_bias(head)) for name, head in model.all_heads.items()}
-    return build_graph(weights, cards, heads, prompt, model.pooling, _readout(model, cards))
+    if model.prompt is None:
+        return build_graph(weights, cards, heads, None, model.pooling, _readout(model, cards))
+    bank = model.prompt.fold(model.tasks)
+    bare = [card.name for card in cards if bank.row(card.answered_by) is None]
+    if bare:
+        raise PolypromptError(
+            f"{', '.join(bare)}: has no prompt, where every other task has one of its own, and one graph cannot "
+            "hold both; leave it out with --tasks"
+        )
+    known = _known(bank, cards)
+    prompt = Prompt(bank.bank.float().cpu().numpy(), bank.placement, [one.row for one in known])
+    return build_graph(weights, [one.card for one in known], heads, prompt, model.pooling, _readout(model, cards))
 
 
 def _readout(model: PromptedModel, cards: Sequence[TaskCard]) -> Readout | None:
@@ -118,6 +136,7 @@ def describe(model: PromptedModel, manifest: Manifest) -> BundleCard:
     columns = {name: head.out_features for name, head in model.all_heads.items()}
     asked = HeadKind.LINEAR if model.readout is None else model.readout.kind
     masks = mask_pieces(asked, model.backbone, manifest.tasks)
+    known = [] if prompt is None else _known(prompt.fold(model.tasks), manifest.tasks)
     return BundleCard(
         run=manifest.run,
         method=manifest.method,
@@ -136,6 +155,12 @@ def describe(model: PromptedModel, manifest: Manifest) -> BundleCard:
                 output=OUTPUTS[task.kind],
                 columns=columns.get(task.answered_by, manifest.backbone.hidden),
                 threshold=_threshold(manifest, task),
+                languages={
+                    one.language: place
+                    for place, one in enumerate(known)
+                    if one.language and one.card.name == task.name
+                },
+                thresholds=_thresholds(manifest, task),
                 head=head_kind(task, asked).value,
                 mask_id=masks.get(task.name),
             )
@@ -145,9 +170,15 @@ def describe(model: PromptedModel, manifest: Manifest) -> BundleCard:
 
 
 def _threshold(manifest: Manifest, card: TaskCard) -> float | None:
-    """The threshold of the language that was trained in; without training, of the first language."""
+    """The threshold of the main language that was trained in; without training, of the first language."""
     known = manifest.thresholds.get(card.name, {})
     return known.get(card.train_language or "", next(iter(known.values()), None))
+
+
+def _thresholds(manifest: Manifest, card: TaskCard) -> dict[str, float]:
+    """Those of each language, where there are several."""
+    known = manifest.thresholds.get(card.name, {})
+    return known if len(known) > 1 else {}
 
 
 def _sample(config: RunConfig, task: Task, rows: int) -> Sample:

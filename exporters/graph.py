@@ -39,12 +39,12 @@ class Prompt:
     Attributes:
         bank: [prompt, ...], each as its placement describes it.
         placement: where they enter.
-        rows: task name -> its row of the bank.
+        rows: `task_id` -> its row of the bank.
     """
 
     bank: Floats
     placement: Placement
-    rows: Mapping[str, int]
+    rows: Sequence[int]
 
     @property
     def slots(self) -> int:
@@ -113,7 +113,8 @@ def build_graph(
 
     Args:
         weights: the frozen encoder.
-        cards: the tasks; the place in this sequence is the `task_id`.
+        cards: the place in this sequence is the `task_id`. A task stands there as often as it has prompts: once, and
+            once for each language with a prompt of its own.
         heads: task name -> head, for every task that has one of its own.
         prompt: prompts; None for a plain encoder.
         pooling: what sequence heads read: "cls" (the first piece) or "mean" (over real pieces).
@@ -166,7 +167,7 @@ class _Writer:
         """Hidden states of the last layer, [batch, seq, hidden]."""
         row, lengths, keys = None, "lengths", "lengths"
         if self.prompt is not None:
-            row = self.row_of_task("task_prompt", [self.prompt.rows[card.name] for card in self.cards])
+            row = self.row_of_task("task_prompt", self.prompt.rows)
             keys = self.node("Add", ["lengths", self.integers([self.prompt.slots])], "key_lengths")
         vectors = self.prompt is not None and self.prompt.placement.layers is None
         if vectors:

@@ -19,16 +19,13 @@ from benchmarks.errors import PolypromptError, run_command
 from benchmarks.records import Example, Value
 from benchmarks.task import Kind, TaskCard
 from exporters.bundle import CARD
-from exporters.session import PROVIDERS, Answer, Session, check_example
+from exporters.session import PROVIDERS, Answer, Question, Session, check_example
 
 LINES = 512
 """Lines of JSON that are answered together."""
 
 _EXAMPLE = TypeAdapter(Example)
 _FIELDS = tuple(field.name for field in fields(Example))
-
-Question = tuple[str, Example]
-"""Name of a task and what is asked of it."""
 
 
 def record(card: TaskCard, example: Example, answer: Answer) -> dict[str, Any]:
@@ -90,12 +87,13 @@ def _probability(answer: Answer) -> float:
     return min(1.0, best * math.exp(difference)) if math.isfinite(difference) else 1.0
 
 
-def read_question(line: bytes, number: int, session: Session, task: str | None) -> Question:
+def read_question(line: bytes, number: int, session: Session, task: str | None, language: str = "") -> Question:
     """One line of JSON lines.
 
     Args:
-        line: an object with the fields of `Example` and "task". number: of the line; stands in for a missing "id".
-        session: knows the tasks. task: of lines that name none.
+        line: an object with the fields of `Example`, "task" and "language".
+        number: of the line; stands in for a missing "id".
+        session: knows the tasks. task, language: of lines that name none.
 
     Raises:
         PolypromptError: not such an object, or not what its task reads; says what is wrong, not where.
@@ -109,10 +107,13 @@ def read_question(line: bytes, number: int, session: Session, task: str | None) 
     name = raw.pop("task", task)
     if not isinstance(name, str):
         raise PolypromptError('names no task; add "task" to the line or --task to the command')
+    spoken = raw.pop("language", language)
+    if not isinstance(spoken, str):
+        raise PolypromptError(f'language: {spoken!r} is no code of a language, such as "de"')
     card = session.card(name)
     unknown = [key for key in raw if key not in _FIELDS]
     if unknown:
-        raise PolypromptError(f"unknown field {unknown[0]!r}; known are task, {', '.join(_FIELDS)}")
+        raise PolypromptError(f"unknown field {unknown[0]!r}; known are task, language, {', '.join(_FIELDS)}")
     try:
         example = _EXAMPLE.validate_python({"id": str(number)} | raw)
     except ValidationError as error:
@@ -121,14 +122,17 @@ def read_question(line: bytes, number: int, session: Session, task: str | None) 
     if "text" not in raw and card.kind is not Kind.TAGGING:
         raise PolypromptError(f"task {name} ({card.kind}) needs text")
     check_example(card, example)
-    return name, example
+    return Question(name, example, spoken)
 
 
-def answer_lines(session: Session, source: BinaryIO, name: str, task: str | None) -> Iterator[dict[str, Any]]:
+def answer_lines(
+    session: Session, source: BinaryIO, name: str, task: str | None, language: str = ""
+) -> Iterator[dict[str, Any]]:
     """Answers to JSON lines, in order; empty lines are passed over.
 
     Args:
-        session: the bundle. source: the lines. name: of the source, for errors. task: of lines that name none.
+        session: the bundle. source: the lines. name: of the source, for errors.
+        task, language: of lines that name none.
 
     Raises:
         PolypromptError: a bad line; names it, after the answers to all lines before it.
@@ -140,12 +144,12 @@ def answer_lines(session: Session, source: BinaryIO, name: str, task: str | None
         for number, line in block:
             try:
                 if line.strip():
-                    questions.append(read_question(line, number, session, task))
+                    questions.append(read_question(line, number, session, task, language))
             except PolypromptError as error:
                 failure = PolypromptError(f"{name}:{number}: {error}")
                 break
-        for (asked, example), answer in zip(questions, session.answer(questions), strict=True):
-            yield record(session.tasks[asked], example, answer)
+        for asked, answer in zip(questions, session.answer(questions), strict=True):
+            yield record(session.tasks[asked.task], asked.example, answer)
         if failure is not None:
             raise failure
 
@@ -171,18 +175,18 @@ def _answer_one(session: Session, options: argparse.Namespace) -> None:
         raise PolypromptError(f"--task: say which; the bundle has {', '.join(session.tasks)}")
     card = session.card(name)
     example = _asked(card, options)
-    answer = session.answer([(name, example)])[0]
+    answer = session.answer([Question(name, example, options.language)])[0]
     if options.json:
         print(json.dumps(record(card, example, answer), ensure_ascii=False))
     else:
         print(sentence(card, example, answer))
 
 
-def _answer_file(session: Session, path: str, task: str | None) -> None:
+def _answer_file(session: Session, path: str, task: str | None, language: str) -> None:
     if path != "-" and (not Path(path).exists() or Path(path).is_dir()):
         raise PolypromptError(f"--jsonl {path}: no such file")
     with sys.stdin.buffer if path == "-" else Path(path).open("rb") as source:
-        for found in answer_lines(session, source, "stdin" if path == "-" else path, task):
+        for found in answer_lines(session, source, "stdin" if path == "-" else path, task, language):
             print(json.dumps(found, ensure_ascii=False), flush=True)
 
 
@@ -192,6 +196,9 @@ def main() -> int:
     parser.add_argument("bundle", type=Path, help="bundle, or run folder with its export")
     parser.add_argument("text", nargs="?", help="sentence, premise, question, or words for tagging")
     parser.add_argument("--task", help="which task answers; may be left out where the bundle has one")
+    parser.add_argument(
+        "--language", default="", metavar="CODE", help="of the text (BCP-47), for what was trained in several languages"
+    )
     parser.add_argument("--pair", metavar="TEXT", help="second sentence, hypothesis, or context of a question")
     parser.add_argument(
         "--choices", nargs="+", default=(), metavar="TEXT", help="alternatives, or candidates of retrieval"
@@ -211,7 +218,7 @@ def main() -> int:
     elif options.text is not None:
         raise PolypromptError("--jsonl: the questions come from there; leave the text away")
     else:
-        _answer_file(session, options.jsonl, options.task)
+        _answer_file(session, options.jsonl, options.task, options.language)
     return 0
 
 

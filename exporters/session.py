@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -32,9 +33,25 @@ TOKENS_A_BATCH = 4096
 """Pieces of a batch, padding included: enough for a full load of the processor, little enough to stay in its caches."""
 
 
+Place = tuple[str, str]
+"""Task and language of some rows; "" for a language that is not known."""
+
+
+class Question(NamedTuple):
+    """What is asked: a task, an example, and the language that it is in, as in `Session.predict`."""
+
+    task: str
+    example: Example
+    language: str = ""
+
+
+Asked = Question | tuple[str, Example]
+"""A question; its language may be left out."""
+
+
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Rows of one task with what the model gave for them.
+    """Rows of one task and language with what the model gave for them.
 
     Attributes:
         features: rows of all examples, in order; rows of an example are neighbours.
@@ -87,37 +104,43 @@ class Session:
         )
         self._runtime = _start(bundle / MODEL, threads, provider)
 
-    def predict(self, task: str, examples: Sequence[Example]) -> list[Prediction]:
+    def predict(self, task: str, examples: Sequence[Example], language: str = "") -> list[Prediction]:
         """Predictions of one task, one an example, in order.
+
+        Args:
+            task: its name. examples: what is asked.
+            language: of the examples (BCP-47), for tasks that were trained in several; of one without a prompt of its
+                own, or "", the prompt is that of all others.
 
         Raises:
             PolypromptError: the bundle has no such task, or an example lacks what the task reads.
         """
-        return self.predict_mixed([(task, example) for example in examples])
+        return self.predict_mixed([Question(task, example, language) for example in examples])
 
-    def predict_mixed(self, pairs: Sequence[tuple[str, Example]]) -> list[Prediction]:
-        """Predictions for pairs of task name and example, in order; rows of all tasks share batches."""
-        return [answer.prediction for answer in self.answer(pairs)]
+    def predict_mixed(self, questions: Sequence[Asked]) -> list[Prediction]:
+        """Predictions for task name, example and language of each question; rows of all tasks share batches."""
+        return [answer.prediction for answer in self.answer(questions)]
 
-    def answer(self, pairs: Sequence[tuple[str, Example]]) -> list[Answer]:
+    def answer(self, questions: Sequence[Asked]) -> list[Answer]:
         """The same as `predict_mixed`, with the place of each extracted answer."""
-        places: dict[str, list[int]] = {}
-        for index, (name, example) in enumerate(pairs):
+        places: dict[Place, list[int]] = {}
+        examples: dict[Place, list[Example]] = {}
+        for index, (name, example, language) in enumerate(Question(*asked) for asked in questions):
             check_example(self.card(name), example)
-            places.setdefault(name, []).append(index)
-        examples = {name: [pairs[index][1] for index in indices] for name, indices in places.items()}
+            places.setdefault((name, language), []).append(index)
+            examples.setdefault((name, language), []).append(example)
         found: dict[int, Answer] = {}
-        for name, encoded in self.run(examples).items():
-            answers = self._decode(name, examples[name], encoded)
-            found.update(zip(places[name], answers, strict=True))
-        return [found[index] for index in range(len(pairs))]
+        for place, encoded in self.run(examples).items():
+            answers = self._decode(*place, examples[place], encoded)
+            found.update(zip(places[place], answers, strict=True))
+        return [found[index] for index in range(len(questions))]
 
-    def embed(self, texts: Sequence[str], task: str | None = None) -> Floats:
+    def embed(self, texts: Sequence[str], task: str | None = None, language: str = "") -> Floats:
         """Unit vectors of texts, [texts, hidden].
 
         Args:
             texts: one vector each.
-            task: whose prompt is used; None: that of the bundle's first retrieval task.
+            task: whose prompt is used; None: that of the bundle's first retrieval task. language: as in `predict`.
 
         Raises:
             PolypromptError: no such task, or no retrieval task in the bundle.
@@ -130,54 +153,60 @@ class Session:
             )
         if not texts:
             return np.zeros((0, self._card.backbone.hidden), np.float32)
-        return np.stack(self.run({name: [Example(id="", text=text) for text in texts]})[name].outputs)
+        examples = [Example(id="", text=text) for text in texts]
+        return np.stack(self.run({(name, language): examples})[name, language].outputs)
 
-    def run(self, examples: Mapping[str, Sequence[Example]]) -> dict[str, Encoded]:
-        """Encode examples and run the model on all of them, shortest rows first, tasks mixed.
+    def run(self, examples: Mapping[Place, Sequence[Example]]) -> dict[Place, Encoded]:
+        """Encode examples and run the model on all of them, shortest rows first, tasks and languages mixed.
 
         Args:
-            examples: task name -> its examples.
+            examples: task and language -> its examples.
 
         Returns:
-            The same names with their rows and outputs.
+            The same places with their rows and outputs.
         """
         results = {
-            name: Encoded(features, [np.zeros(0, np.float32)] * len(features))
-            for name in examples
-            for features in [self._encoder.features(self.card(name), examples[name])]
+            place: Encoded(features, [np.zeros(0, np.float32)] * len(features))
+            for place in examples
+            for features in [self._encoder.features(self.card(place[0]), examples[place])]
         }
-        rows = [(name, index, row) for name, encoded in results.items() for index, row in enumerate(encoded.features)]
+        rows = [(place, index, row) for place, encoded in results.items() for index, row in enumerate(encoded.features)]
         rows.sort(key=lambda row: len(row[2]))
         for batch in _batches([len(row) for _, _, row in rows]):
             part = rows[batch]
-            outputs = self._run_batch([(self._tasks[name], feature) for name, _, feature in part])
-            for (name, index, _), output in zip(part, outputs, strict=True):
-                results[name].outputs[index] = output
+            outputs = self._run_batch([(place, feature) for place, _, feature in part])
+            for (place, index, _), output in zip(part, outputs, strict=True):
+                results[place].outputs[index] = output
         return results
 
-    def _run_batch(self, rows: Sequence[tuple[BundledTask, Feature]]) -> list[Floats]:
+    def _run_batch(self, rows: Sequence[tuple[Place, Feature]]) -> list[Floats]:
         padded = pad([feature for _, feature in rows], self._card.pad_id)
+        tasks = [self._tasks[name] for (name, _), _ in rows]
+        languages = [language for (_, language), _ in rows]
+        ids = [task.languages.get(language, task.task_id) for task, language in zip(tasks, languages, strict=True)]
         feeds = {
             "input_ids": padded.input_ids,
             "lengths": padded.lengths,
-            "task_id": np.array([task.task_id for task, _ in rows], np.int64),
+            "task_id": np.array(ids, np.int64),
         }
         if self._card.token_types:
             feeds["token_type_ids"] = padded.type_ids
-        names = sorted({task.output for task, _ in rows})
+        names = sorted({task.output for task in tasks})
         results = dict(zip(names, self._runtime.run(names, feeds), strict=True))
         outputs: list[Floats] = []
-        for number, (task, feature) in enumerate(rows):
+        for number, (task, (_, feature)) in enumerate(zip(tasks, rows, strict=True)):
             output = results[task.output][number]
             real = output[: len(feature), : task.columns] if output.ndim == 2 else output[: task.columns]
             outputs.append(real.copy())  # a view would keep the whole batch alive
         return outputs
 
-    def _decode(self, name: str, examples: Sequence[Example], encoded: Encoded) -> list[Answer]:
-        card, threshold = self.tasks[name], self._tasks[name].threshold
+    def _decode(self, name: str, language: str, examples: Sequence[Example], encoded: Encoded) -> list[Answer]:
+        card, task = self.tasks[name], self._tasks[name]
+        threshold = task.thresholds.get(language, task.threshold)
         features, outputs = encoded.features, encoded.outputs
         if card.kind is Kind.RETRIEVAL:
-            vectors = {choices: self.embed(choices, name) for choices in {example.choices for example in examples}}
+            candidates = {example.choices for example in examples}
+            vectors = {choices: self.embed(choices, name, language) for choices in candidates}
             predictions = [
                 decode(card, [example], [replace(feature, example=0)], [output], vectors[example.choices])[0]
                 for example, feature, output in zip(examples, features, outputs, strict=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 import onnxruntime
@@ -16,15 +18,20 @@ from exporters.session import Encoded, Floats, Session
 from harness.decode import decode
 from harness.features import Feature
 
-Reference = Callable[[TaskCard, Sequence[Feature]], list[Floats]]
-"""The original model: a task and its rows -> one output a row, as `harness.decode.decode` takes them."""
+
+class Reference(Protocol):
+    """The original model."""
+
+    def __call__(self, card: TaskCard, features: Sequence[Feature], *, language: str) -> list[Floats]:
+        """Outputs of the rows of a task in a language, one a row, as `harness.decode.decode` takes them."""
+
 
 Sample = Mapping[str, Sequence[Example]]
 """Real examples of one task, by language."""
 
 
 def verify(session: Session, reference: Reference, samples: Mapping[str, Sample], atol: float) -> Parity:
-    """Compare all tasks at once, so that the batches of the session mix them.
+    """Compare all tasks at once, each language with the prompt that it gets, so that the batches mix them.
 
     Args:
         session: the bundle.
@@ -38,18 +45,26 @@ def verify(session: Session, reference: Reference, samples: Mapping[str, Sample]
     Raises:
         PolypromptError: the outputs of a task differ by more; names the worst task and its difference.
     """
-    examples = {name: [row for rows in sample.values() for row in rows] for name, sample in samples.items()}
+    examples = {(name, code): rows for name, sample in samples.items() for code, rows in sample.items()}
+    outputs = session.run(examples)
     tasks = {}
-    for name, exported in session.run(examples).items():
-        card = session.tasks[name]
-        original = Encoded(exported.features, reference(card, exported.features))
-        pairs = zip(exported.outputs, original.outputs, strict=True)
-        worst = np.max([np.abs(ours - theirs).max(initial=0) for ours, theirs in pairs])
+    for name, sample in samples.items():
+        card, everything = session.tasks[name], [row for rows in sample.values() for row in rows]
+        ours, theirs, before = Encoded([], []), Encoded([], []), 0
+        for language, rows in sample.items():
+            found = outputs[name, language]
+            features = [replace(feature, example=before + feature.example) for feature in found.features]
+            for side, values in ((ours, found.outputs), (theirs, reference(card, found.features, language=language))):
+                side.features.extend(features)
+                side.outputs.extend(values)
+            before += len(rows)
+        pairs = zip(ours.outputs, theirs.outputs, strict=True)
+        worst = np.max([np.abs(mine - other).max(initial=0) for mine, other in pairs])
         tasks[name] = TaskParity(
-            examples=len(examples[name]),
-            languages=list(samples[name]),
+            examples=len(everything),
+            languages=list(sample),
             difference=float(np.nan_to_num(worst, nan=np.inf)),
-            agreement=_agreement(card, examples[name], exported, original, atol),
+            agreement=_agreement(card, everything, ours, theirs, atol),
         )
     last = max(tasks, key=lambda name: tasks[name].difference)
     if tasks[last].difference > atol:

@@ -123,6 +123,11 @@ class PromptBank(nn.Module):
         name = task if task in self.rows else ""
         return self.rows.get(f"{name}@{language}", self.rows.get(name))
 
+    def by_language(self, task: str) -> dict[str, int]:
+        """Language -> row, of those languages that have a row of their own for a task."""
+        mark = f"{task if task in self.rows else ''}@"
+        return {name.removeprefix(mark): row for name, row in self.rows.items() if name.startswith(mark)}
+
     def forward(self, task: str, language: str = "") -> Prefix | SoftPrompt | None:
         """The prompt of a pass whose rows are all of one task and language; None where a task has none."""
         row = self.row(task, language)

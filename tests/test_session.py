@@ -195,8 +195,8 @@ def test_torch_is_not_needed(bundle: Path) -> None:
 
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
 def test_a_wrong_export_is_refused(card, session: Session, reference) -> None:
-    def other(task, features):
-        return [output + (0.01 if task == card else 0) for output in reference(task, features)]
+    def other(task, features, language):
+        return [output + (0.01 if task == card else 0) for output in reference(task, features, language=language)]
 
     samples = {name: {"en": examples(name)} for name in session.tasks}
     report = verify(session, reference, samples, 1e-4)
@@ -208,16 +208,22 @@ def test_a_wrong_export_is_refused(card, session: Session, reference) -> None:
 
 
 def test_values_that_are_not_numbers_are_refused(session: Session, reference) -> None:
-    def broken(task, features):
-        return [output * np.nan if i == 1 else output for i, output in enumerate(reference(task, features))]
+    def broken(task, features, language):
+        return [
+            output * np.nan if i == 1 else output
+            for i, output in enumerate(reference(task, features, language=language))
+        ]
 
     with pytest.raises(PolypromptError, match="differs"):
         verify(session, broken, {"mood": {"en": examples("mood")}}, 1e-4)
 
 
 def test_agreement_counts_equal_predictions(session: Session, reference) -> None:
-    def turned(task, features):  # the largest of three logits moves to another label
-        return [np.roll(output, 1) if i == 1 else output for i, output in enumerate(reference(task, features))]
+    def turned(task, features, language):  # the largest of three logits moves to another label
+        return [
+            np.roll(output, 1) if i == 1 else output
+            for i, output in enumerate(reference(task, features, language=language))
+        ]
 
     rows = [Example(str(i), words(i, 5)) for i in range(8)]
     assert verify(session, turned, {"mood": {"en": rows}}, 1e6).tasks["mood"].agreement == 7 / 8
