@@ -5,6 +5,7 @@ import gzip
 import json
 import sys
 import tracemalloc
+from itertools import product
 
 import pytest
 import torch
@@ -237,9 +238,9 @@ def test_the_formula_of_memory_is_found_again_and_counts_right():
         vocab_size=500, hidden_size=128, num_hidden_layers=3, num_attention_heads=2, intermediate_size=512
     )
     assert size.weights == BertModel(config, add_pooling_layer=False).num_parameters()
-    made_up = dict(zip(terms(Case(WAYS[0], size, 2, 16)), (5e6, 2.0, 1.5, 41.0, 75.0), strict=True))
+    made_up = dict(zip(terms(Case(WAYS[0], size, 2, 16)), (5e6, 2.0, 1.5, 41.0, 75.0, 4.0), strict=True))
     sizes = (size, Size(2, 512, 8, 500), Size(6, 512, 8, 500))
-    cases = [Case(WAYS[0], size, rows, pieces) for size in sizes for rows, pieces in ((2, 32), (4, 128))]
+    cases = [Case(WAYS[0], size, rows, pieces) for size in sizes for rows, pieces in product((2, 4), (32, 128))]
     found = fit({case: round(predicted(made_up, case)) for case in cases})
     assert found == pytest.approx(made_up, rel=1e-3)
     large = Case(WAYS[0], EXTRAPOLATED["XLM-R-XXL"], 8, 384)

@@ -28,8 +28,9 @@ from scipy.optimize import nnls
 from tabulate import tabulate
 
 from benchmarks.errors import PolypromptError, run_command
+from harness.products import CHUNK
 from harness.screen import Screen
-from tests.speed.workload import Case, Size, Way, measure
+from tests.speed.workload import SLOTS, Case, Size, Way, measure
 
 MIB, GIB = 2**20, 2**30
 
@@ -38,7 +39,7 @@ WAYS = (
     *(Way(False, precision) for precision in ("fp32", "bf16")),
 )
 FITTED = (Size(6, 384, 6, 30_000), Size(3, 768, 12, 30_000), Size(12, 768, 12, 30_000))
-CHECKED = Size(24, 1024, 16, 50_265), 2, 192
+CHECKED = Size(24, 1024, 16, 50_265), 2, 256
 QUICK_FITTED = (Size(3, 256, 4, 5_000), Size(2, 512, 8, 5_000), Size(6, 512, 8, 5_000))
 QUICK_CHECKED = Size(6, 768, 12, 5_000), 2, 192
 QUICK_SHAPES = ((2, 32), (4, 128))
@@ -61,16 +62,18 @@ def known(case: Case) -> int:
 def terms(case: Case) -> dict[str, int]:
     """What all other bytes grow with, and how much of it a case has.
 
-    Nothing grows with pairs of pieces: the kernels of attention keep no scores. Rows longer than those of the fit would
-    show it in the check.
+    Attention keeps its weights where those of a whole batch are few (`harness.products`), and none otherwise: larger
+    batches and longer rows need no bytes for each pair of pieces.
     """
     size, pieces = case.size, case.rows * case.pieces
+    weights = pieces * (case.pieces + SLOTS) * size.heads
     return {
         "process": 1,
         "weight of the layers": size.layers * size.layer,
         "weight of one layer": size.layer,
         "piece, layer, unit": pieces * size.layers * size.hidden,
         "piece, unit": pieces * size.hidden,
+        "weight of attention": size.layers * weights if weights <= CHUNK else 0,
     }
 
 
