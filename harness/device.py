@@ -9,7 +9,8 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from accelerate import Accelerator
+from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
@@ -30,17 +31,17 @@ class Device:
     Precision is kept here and not in `accelerate`, which allows one a process: a process may hold several runs.
 
     Attributes:
-        accelerator: finds the device, and the other processes where a launcher started several.
+        state: found the device, and the other processes where a launcher started several.
         precision: "fp32", or "bf16": products under autocast, weights and sums in fp32.
     """
 
-    accelerator: Accelerator
+    state: PartialState
     precision: str
 
     @property
     def torch(self) -> torch.device:
         """The device as torch calls it."""
-        return self.accelerator.device
+        return self.state.device
 
     @property
     def title(self) -> str:
@@ -61,12 +62,12 @@ class Device:
     @property
     def rank(self) -> int:
         """Number of this process among those that work together."""
-        return self.accelerator.process_index
+        return self.state.process_index
 
     @property
     def world(self) -> int:
         """How many processes work together."""
-        return self.accelerator.num_processes
+        return self.state.num_processes
 
     @property
     def leads(self) -> bool:
@@ -136,7 +137,7 @@ class Device:
         """
         if self.world == 1:
             raise PolypromptError(
-                "--shard-backbone: this process is alone; start several: torchrun --nproc-per-node N -m harness.run"
+                "--shard-backbone: this process is alone; start several: torchrun --nproc-per-node N -m harness.run ..."
             )
         if any(weight.requires_grad for weight in backbone.parameters()):
             raise PolypromptError("--shard-backbone: only a frozen backbone can be divided; choose another --method")
@@ -161,10 +162,10 @@ def find_device(precision: str = "auto", cpu: bool = False) -> Device:
     """
     join()
     # Without a GPU accelerate looks for other processes only where it is told to stay on the processor.
-    accelerator = Accelerator(cpu=cpu or not torch.accelerator.is_available(), mixed_precision="no")
+    state = PartialState(cpu or parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
     if precision == "auto":
-        precision = "bf16" if computes_bf16(accelerator.device) else "fp32"
-    return Device(accelerator, precision)
+        precision = "bf16" if computes_bf16(state.device) else "fp32"
+    return Device(state, precision)
 
 
 def is_sharded(backbone: Backbone) -> bool:

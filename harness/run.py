@@ -15,7 +15,7 @@ from benchmarks.results import (
 )
 from harness.config import make_config, read_settings
 from harness.data import chosen_suites
-from harness.launcher import together
+from harness.launcher import shards, together
 from harness.listing import listing, listing_table
 from harness.options import parse
 from harness.presets import find_preset, presets, presets_table
@@ -40,6 +40,8 @@ def main() -> int:
         shown = [asdict(preset) for preset in presets().values()]
         print(json.dumps(shown, indent=2) if flags.json else presets_table())
         return 0
+    if shards():
+        settings["shard_backbone"] = True
     config = make_config(settings, "command line")
     if flags.seeds < 1:
         raise PolypromptError(f"--seeds {flags.seeds}: at least 1 is needed")

@@ -10,9 +10,10 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
@@ -51,12 +52,20 @@ class Ranks:
         print(json.dumps(request), file=self.process.stdin, flush=True)
         return json.loads(self.process.stdout.readline())
 
-    def start(self, folder: Path, *arguments: object, world: int = 2, command: str = "run", act: str = "") -> Started:
+    def start(
+        self,
+        folder: Path,
+        *arguments: object,
+        world: int = 2,
+        command: str = "run",
+        act: str = "",
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> Started:
         """Start a command of `COMMANDS` with `world` processes; `act` is one of `ACTS`."""
         folder.mkdir(parents=True, exist_ok=True)
         words = [str(word) for word in arguments]
         request = {"folder": str(folder), "arguments": words, "world": world, "command": command, "act": act}
-        return Started(self, folder, self.ask(**request))
+        return Started(self, folder, self.ask(**request, environment=dict(environment)))
 
     def close(self) -> None:
         self.process.kill()
@@ -160,6 +169,7 @@ def _observe(folder: Path, act: Callable[[int], None]) -> None:
 def _child(rank: int, port: int, folder: Path, request: dict[str, Any]) -> int:
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(folder / f"{rank}.{name}", os.O_CREAT | os.O_WRONLY | os.O_TRUNC), number)
+    os.environ |= request["environment"]
     if request["world"] > 1:
         places = {
             "RANK": rank,

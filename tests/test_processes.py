@@ -194,6 +194,29 @@ def test_a_sharded_backbone_gives_the_same(settings, pair, ranks, calm, tmp_path
         assert total / 2 < max(inside) < 0.75 * total, "one layer's weights are together while it computes"
 
 
+def test_accelerate_asks_for_a_sharded_backbone(pair, ranks, calm, tmp_path):
+    asked = {"ACCELERATE_USE_FSDP": "true", "FSDP_SYNC_MODULE_STATES": "true"}  # as `accelerate launch --use_fsdp` does
+    shared = ranks.start(tmp_path / "notes", *options(calm, tmp_path, "--max-steps", 2), environment=asked)
+    assert shared.wait() == [0, 0], shared.output(0) + shared.output(1)
+    total = pair().both.notes(0)["held"][-1]
+    assert [shared.notes(rank)["held"][-1] for rank in (0, 1)] == pytest.approx([total / 2] * 2, rel=0.02)
+
+
+def test_accelerate_that_starts_one_of_several_is_told_of(tmp_path):
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    run = ["-m", "harness.run", "--list", "--json"]
+    done = subprocess.run([*command, *run], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert done.stdout == ""
+    told = [line for line in done.stderr.splitlines() if line.startswith("error: accelerate launch was asked for")]
+    assert len(told) == 1
+    assert "`accelerate launch --multi_gpu --num_processes N -m harness.run ...`" in told[0]
+    command[-1] = "1"
+    done = subprocess.run([*command, *run], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)
+
+
 @pytest.mark.parametrize(
     ("world", "settings", "message"),
     [(1, (), "this process is alone"), (2, ("--method", "fine-tune"), "only a frozen backbone")],
