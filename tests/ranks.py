@@ -155,7 +155,7 @@ def _observe(folder: Path, act: Callable[[int], None]) -> None:
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open" and isinstance(arguments[0], str) and (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR):
-            notes["written"].append(arguments[0])
+            notes["written"] += [] if arguments[0].startswith("/proc/") else [arguments[0]]  # no file on a disk
         elif event in ("os.rename", "os.mkdir", "os.remove", "os.rmdir"):
             notes["written"].append(str(arguments[0]))
 
