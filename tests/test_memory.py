@@ -5,6 +5,7 @@ import gzip
 import json
 import sys
 import tracemalloc
+from collections import Counter
 from itertools import product
 
 import pytest
@@ -170,9 +171,12 @@ def test_stored_predictions_have_as_many_numbers_for_each_encoder(run_of):
 
 
 def files(folder):
-    """Bytes of each file of a run but those of its predictions."""
-    paths = (path for path in folder.rglob("*") if path.is_file() and path.parent.name != "predictions")
-    return {path.name: path.stat().st_size for path in paths}
+    """Bytes of each kind of file in a run folder but its predictions; a tracker's files have times in their names."""
+    sizes = Counter()
+    for path in folder.rglob("*"):
+        if path.is_file() and path.parent.name != "predictions":
+            sizes["tracker" if ".tfevents." in path.name else path.name] += path.stat().st_size
+    return sizes
 
 
 def extra_weights():
