@@ -75,20 +75,39 @@ def attend(
     """
     if record is not None:
         record.append((module, key, value))
-    added = None
-    if prefix is not None and module.layer_number in prefix.layers:
-        pair = prefix.tensor[prefix.layers.index(module.layer_number)].to(key.dtype)  # autocast leaves a prefix in fp32
-        front_key, front_value = pair.expand(-1, key.shape[0], -1, -1, -1)
-        if prefix.gated:
-            added = mix(query, front_key, front_value, None, scaling, dropout)
-        else:
-            key, value = torch.cat([front_key, key], 2), torch.cat([front_value, value], 2)
-            if attention_mask is not None:
-                attention_mask = F.pad(attention_mask, (front_key.shape[2], 0), value=True)
-    mixed = mix(query, key, value, attention_mask, scaling, dropout)
-    if added is not None:
-        mixed = mixed + added
+    layer = -1 if prefix is None else module.layer_number  # it is found out by a pass without a prefix
+    mixed = prompted(layer, query, key, value, attention_mask, prefix, scaling, dropout)
     return mixed.transpose(1, 2).contiguous(), None
+
+
+def prompted(
+    layer: int,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    prefix: Prefix | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """The attention of one layer with its part of a prefix, where it has one.
+
+    Args:
+        layer: its number. query, key, value, mask, scaling, dropout: as for `mix`. prefix: as for `attend`.
+
+    Returns:
+        `[batch, head, seq, head_dim]`
+    """
+    if prefix is None or layer not in prefix.layers:
+        return mix(query, key, value, mask, scaling, dropout)
+    pair = prefix.tensor[prefix.layers.index(layer)].to(key.dtype)  # autocast leaves a prefix in fp32
+    front_key, front_value = pair.expand(-1, key.shape[0], -1, -1, -1)
+    if prefix.gated:
+        own = mix(query, key, value, mask, scaling, dropout)
+        return own + mix(query, front_key, front_value, None, scaling, dropout)
+    if mask is not None:
+        mask = F.pad(mask, (front_key.shape[2], 0), value=True)
+    return mix(query, torch.cat([front_key, key], 2), torch.cat([front_value, value], 2), mask, scaling, dropout)
 
 
 def mix(

@@ -16,6 +16,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import GatedRepoError, HFValidationError, HTTPError, RepositoryNotFoundError
 from tokenizers import Tokenizer
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel
@@ -24,11 +25,10 @@ from transformers.utils import logging
 
 from benchmarks.errors import PolypromptError
 from benchmarks.results import BackboneCard
-from harness.attention import Prefix, Record, number_layers
+from harness.anatomy import FAMILIES
+from harness.attention import Prefix, Record, key_mask, number_layers
 from harness.embedded import EMBEDDED, locate, read_e5s1
-
-FAMILIES = ("bert", "roberta", "xlm-roberta", "electra", "distilbert", "camembert")
-"""Model types whose attention can carry a prefix."""
+from harness.encoder import FrozenEncoder
 
 POOLED = ("bert", "roberta", "xlm-roberta", "camembert")
 POSITIONS_AFTER_PAD = ("roberta", "xlm-roberta", "camembert")
@@ -67,18 +67,26 @@ class Backbone(nn.Module):
         pad_id: the piece that fills up short rows.
         token_types: True when the tokenizer marks the second text of a pair with 1 and the encoder reads such marks.
         max_positions: pieces of the longest row that the encoder takes, special tokens included.
+        engine: what computes it while it is frozen: "own" (`harness.encoder`) or "transformers".
         mask_id: the piece that masks another one; None where the tokenizer has none.
         source: the folder that it was loaded from, where more than the encoder may lie; None for other sources.
     """
 
-    def __init__(self, name: str, model: PreTrainedModel, tokenizer: Tokenizer, source: Path | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        model: PreTrainedModel,
+        tokenizer: Tokenizer,
+        source: Path | None = None,
+        engine: str = "own",
+    ) -> None:
         """Freeze an encoder and put our attention in.
 
         Args:
             name: as the card is to show it.
             model: an encoder of one of `FAMILIES`; changed in place.
             tokenizer: its tokenizer; changed in place.
-            source: see the attribute.
+            source, engine: see the attributes.
 
         Raises:
             PolypromptError: tokenizer and encoder do not fit each other, or the encoder cannot carry a prefix.
@@ -94,6 +102,9 @@ class Backbone(nn.Module):
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self.source = source
+        self.engine = engine
+        self._again = False
+        self._encoders: dict[tuple[torch.device, torch.dtype], FrozenEncoder] = {}
         self.pad_id: int = config.pad_token_id or 0
         masks = (tokenizer.token_to_id(mask) for mask in MASKS)
         self.mask_id: int | None = next((number for number in masks if number is not None), None)
@@ -113,8 +124,9 @@ class Backbone(nn.Module):
     def checkpoint_activations(self, on: bool) -> None:
         """Keep only what enters each layer during a pass, and compute the rest again on the way back.
 
-        A layer looks at its own `training` flag; setting it there alone leaves all dropout as it is.
+        A layer of transformers looks at its own `training` flag; setting it there alone leaves all dropout as it is.
         """
+        self._again = on
         for module in self.model.modules():
             if isinstance(module, GradientCheckpointingLayer):
                 module.gradient_checkpointing = on
@@ -153,23 +165,51 @@ class Backbone(nn.Module):
         lengths: Tensor,
         type_ids: Tensor | None = None,
         prompt: Prefix | SoftPrompt | None = None,
+        read: int | None = None,
     ) -> Tensor:
-        """Run the encoder.
+        """Run the encoder: a frozen one by `FrozenEncoder`, another one, or one that is sharded, by transformers.
 
         Args:
             input_ids: `[batch, seq]`; what stands behind a row's length does not matter.
             lengths: `[batch]`, real pieces of each row. Best kept on the CPU: the device is then not waited for.
             type_ids: `[batch, seq]`, which text of a pair a piece is of; not used unless `token_types`.
             prompt: keys and values, or vectors, that every row sees besides its own.
+            read: the only piece whose state is asked for; None: all are.
 
         Returns:
-            Hidden states of the last layer, `[batch, seq, hidden]`, of the pieces alone; without meaning behind a
-            row's length.
+            Hidden states of the last layer in fp32, `[batch, seq, hidden]`, of the pieces alone; without meaning behind
+            a row's length. With `read` `[batch, 1, hidden]`; without meaning in rows that are shorter.
 
         Raises:
             PolypromptError: the rows are longer than the encoder's positions.
         """
-        return self._run(input_ids, lengths, type_ids, prompt, None)
+        if self.engine == "transformers" or isinstance(self, FSDPModule) or self._is_trained():
+            states = self._run(input_ids, lengths, type_ids, prompt, None)
+            return states if read is None else states[:, read : read + 1]
+        front, positions, type_ids = self._places(input_ids, type_ids, prompt)
+        mask = self._mask(input_ids, lengths, front)
+        encoder = self.frozen()
+        words = self._vectors(input_ids, prompt)
+        states = encoder.embed(words, positions, type_ids if self.token_types else None)
+        prefix = prompt if isinstance(prompt, Prefix) else None
+        place = None if read is None else front + min(read, input_ids.shape[1] - 1)
+        states = encoder.run(states, mask if mask is None else key_mask(mask), prefix, read=place, again=self._again)
+        return (states if read is not None else states[:, front:]).float()
+
+    def frozen(self) -> FrozenEncoder:
+        """The encoder in the precision that holds here, autocast's where it is on. Its weights may not change."""
+        device = self.words.weight.device
+        autocast = torch.is_autocast_enabled(device.type)
+        precision = torch.get_autocast_dtype(device.type) if autocast else torch.float32
+        if (device, precision) not in self._encoders:
+            self._encoders[device, precision] = FrozenEncoder(self.model, precision)
+        return self._encoders[device, precision]
+
+    def _is_trained(self) -> bool:
+        trained = any(weight.requires_grad for weight in self.model.parameters())
+        if trained:
+            self._encoders.clear()
+        return trained
 
     @torch.no_grad()
     def keys_values(self, input_ids: Tensor, lengths: Tensor, type_ids: Tensor | None = None) -> Tensor:
@@ -193,6 +233,23 @@ class Backbone(nn.Module):
         prompt: Prefix | SoftPrompt | None,
         record: Record | None,
     ) -> Tensor:
+        front, positions, type_ids = self._places(input_ids, type_ids, prompt)
+        states: Tensor = self.model(
+            **({"inputs_embeds": self._vectors(input_ids, prompt)} if front else {"input_ids": input_ids}),
+            attention_mask=self._mask(input_ids, lengths, front),
+            # Given outright: RoBERTa's own rule counts pieces that differ from the pad piece, and so trips over a row
+            # whose text has that piece. For all other rows the two agree.
+            position_ids=positions[None],
+            prefix=prompt if isinstance(prompt, Prefix) else None,
+            record=record,
+            **({"token_type_ids": type_ids} if self.token_types else {}),
+        ).last_hidden_state
+        return states[:, front:]
+
+    def _places(
+        self, input_ids: Tensor, type_ids: Tensor | None, prompt: Prefix | SoftPrompt | None
+    ) -> tuple[int, Tensor, Tensor | None]:
+        """How many vectors are in front of the pieces; with them, rows of the position table and types."""
         length, slots = input_ids.shape[1], 0 if prompt is None else prompt.slots
         shift = slots if prompt is not None and prompt.shifted else 0
         if length + shift > self.max_positions:
@@ -201,38 +258,36 @@ class Backbone(nn.Module):
                 f"a row of {length} pieces{behind}, but {self.card.name} takes {self.max_positions} at most"
             )
         places = torch.arange(length, device=input_ids.device)
-        positions = places + shift
-        inputs = {"input_ids": input_ids}
-        front = 0
+        positions, front = places + shift, 0
         if isinstance(prompt, SoftPrompt):
             front = slots
-            words = self.words(input_ids)
-            inputs = {"inputs_embeds": torch.cat([prompt.tensor.expand(len(words), -1, -1), words], 1)}
             first = torch.arange(slots, device=input_ids.device) if shift else places.new_zeros(slots)
             positions = torch.cat([first, positions])
             type_ids = None if type_ids is None else functional.pad(type_ids, (slots, 0))
-        # Without a mask the fused attention kernels are faster, so none is passed when no row is padded.
-        mask = None
-        if bool((lengths < length).any()):
-            mask = functional.pad(places < lengths.to(input_ids.device)[:, None], (front, 0), value=True)
-        states: Tensor = self.model(
-            **inputs,
-            attention_mask=mask,
-            # Given outright: RoBERTa's own rule counts pieces that differ from the pad piece, and so trips over a row
-            # whose text has that piece. For all other rows the two agree.
-            position_ids=(positions + self.first_position)[None],
-            prefix=prompt if isinstance(prompt, Prefix) else None,
-            record=record,
-            **({"token_type_ids": type_ids} if self.token_types else {}),
-        ).last_hidden_state
-        return states[:, front:]
+        return front, positions + self.first_position, type_ids
+
+    def _vectors(self, input_ids: Tensor, prompt: Prefix | SoftPrompt | None) -> Tensor:
+        """Word embeddings, behind the vectors of a prompt."""
+        words: Tensor = self.words(input_ids)
+        return (
+            torch.cat([prompt.tensor.expand(len(words), -1, -1), words], 1) if isinstance(prompt, SoftPrompt) else words
+        )
+
+    def _mask(self, input_ids: Tensor, lengths: Tensor, front: int) -> Tensor | None:
+        """Which pieces are real, `[batch, front + seq]`; None where all are: attention without a mask is faster."""
+        length = input_ids.shape[1]
+        if not bool((lengths < length).any()):
+            return None
+        places = torch.arange(length, device=input_ids.device)
+        return functional.pad(places < lengths.to(input_ids.device)[:, None], (front, 0), value=True)
 
 
-def load_backbone(name: str) -> Backbone:
+def load_backbone(name: str, engine: str = "own") -> Backbone:
     """Load a frozen encoder and its tokenizer.
 
     Args:
         name: a key of `harness.embedded.EMBEDDED`, a Hugging Face folder, or the id of a model on the hub.
+        engine: see `Backbone`.
 
     Raises:
         PolypromptError: no such model, an unsupported family (found out before any weights are loaded), or a
@@ -254,8 +309,8 @@ def load_backbone(name: str) -> Backbone:
         )
     with _quiet():
         if source.is_file():
-            return Backbone(shown, *read_e5s1(source))
-        return Backbone(shown, *_read_folder(name, source), source)
+            return Backbone(shown, *read_e5s1(source), engine=engine)
+        return Backbone(shown, *_read_folder(name, source), source, engine)
 
 
 def pretrained(

@@ -69,6 +69,7 @@ class RunConfig(BaseModel):
         splits: splits to predict and, where they are labelled, score; empty: the reported one of each task.
         max_train, max_eval: at most so many examples a task and language, drawn by a fixed seed; None: all.
         precision: "auto" is bf16 autocast where the processor computes in bf16, else fp32.
+        engine: what computes a frozen encoder: "own" (`harness.encoder`) or "transformers", which is slower.
         seed: of initialisation, order and dropout.
         data_dir: folder with the official files; None: the hub.
         files: "task.split" -> files read in place of the official ones.
@@ -123,6 +124,7 @@ class RunConfig(BaseModel):
     max_train: Positive | None = None
     max_eval: Positive | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    engine: Literal["own", "transformers"] = "own"
     seed: Annotated[int, Field(ge=0)] = 0
     data_dir: Path | None = None
     files: dict[str, list[str]] = {}

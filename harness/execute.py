@@ -75,7 +75,7 @@ def _fill(config: RunConfig, resume: bool, screen: Screen, tracker: Tracker) -> 
     rows, hashes, missing = load_rows(config)
     for sentence in missing:
         screen.say(f"left out: {sentence}")
-    backbone = load_backbone(config.backbone)
+    backbone = load_backbone(config.backbone, config.engine)
     cards = [task_rows.task.card for task_rows in rows]
     readout = make_readout(config.head, backbone, cards, config.label_words)
     for sentence in [] if readout is None else [str(readout), *readout.labels()]:
@@ -98,7 +98,7 @@ def _fill(config: RunConfig, resume: bool, screen: Screen, tracker: Tracker) -> 
         """The first model once; for another learning rate a new one, since the first may have changed its encoder."""
         if fresh:
             return fresh.pop()
-        return place(make_model(config, method, load_backbone(config.backbone), rows, training, readout))
+        return place(make_model(config, method, load_backbone(config.backbone, config.engine), rows, training, readout))
 
     screen.say(
         f"{run.name}: {method.name} on {config.backbone}, {_learned_sentence(rows)} to learn, {len(rows)} to score, "
@@ -106,14 +106,15 @@ def _fill(config: RunConfig, resume: bool, screen: Screen, tracker: Tracker) -> 
     )
     if device.leads:
         save_config(config, run / "config.toml")
-    learned, memory = Learned(model, 0.0, Progress(), 0.0, 0, {}), PeakMemory(device.torch)
+    learned, memory = Learned(model, 0.0, Progress(), 0.0, 0, {}), PeakMemory(device.torch) if device.leads else None
     if training:
         identity, checkpoints, report = _identity(config, hashes), run / "checkpoints", tracker.log
         learned = learn(make, training, rows, encoder, config, method, device, checkpoints, identity, screen, report)
-    model, progress, train_memory = learned.model, learned.progress, memory.mib
+    model, progress, train_memory = learned.model, learned.progress, memory and memory.mib
     if device.leads:
         save_weights(model, run)
     merge(model.backbone)
+    model.backbone.requires_grad_(False)  # from here on it is as it will be when it is loaded again
     began = time.monotonic()
     records, thresholds = evaluate(run, model, encoder, rows, device, screen)
     results = Results(run=run.name, method=method.name, backbone=backbone.card.name, seed=config.seed, records=records)

@@ -100,14 +100,23 @@ class PromptedModel(nn.Module):
             Classification: logits [rows, labels]. Regression, multiple choice: [rows, 1]. Tagging: [rows, seq, labels].
             Span extraction: logits of begin and end [rows, seq, 2]. Retrieval: unit vectors [rows, hidden].
         """
-        states = self.backbone(input_ids, lengths, type_ids, self.prompt_of(card, language))
+        states = self.backbone(input_ids, lengths, type_ids, self.prompt_of(card, language), self._read(card))
         if card.kind is Kind.RETRIEVAL:
             return functional.normalize(_mean(states, lengths), dim=-1)
         if self.readout is not None and self.readout.reads(card):
-            states = self.readout(states)
+            states = self.readout(states[:, 0])
         elif card.kind not in (Kind.TAGGING, Kind.SPAN):
             states = states[:, 0] if self.pooling is Pooling.CLS else _mean(states, lengths)
         return self.all_heads[card.answered_by](states)
+
+    def _read(self, card: TaskCard) -> int | None:
+        """The position of the only piece whose state a task reads; None where it reads all."""
+        if self.readout is not None and self.readout.reads(card):
+            return self.readout.position
+        return 0 if card.kind in _SEQUENCE and self.pooling is Pooling.CLS else None
+
+
+_SEQUENCE = (Kind.CLASSIFICATION, Kind.REGRESSION, Kind.CHOICE)
 
 
 def _mean(states: Tensor, lengths: Tensor) -> Tensor:

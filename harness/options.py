@@ -52,6 +52,7 @@ OPTIONS = {
     "max_train": "at most so many training examples a task and language",
     "max_eval": "at most so many examples a task and language; such scores are marked",
     "precision": "auto, fp32 or bf16",
+    "engine": "what computes a frozen encoder: own, or transformers (slower)",
     "seed": "of initialisation, order and dropout",
     "data_dir": "folder with the official files; without it: the hub",
     "checkpoint_seconds": "time between checkpoints",

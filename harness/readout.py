@@ -80,8 +80,8 @@ class Readout(nn.Module):
         return head_kind(card, self.kind) is self.kind
 
     def forward(self, states: Tensor) -> Tensor:
-        """[rows, seq, hidden] to [rows, width]"""
-        read = self.activation(self.dense(states[:, self.position]))
+        """The states of the piece at `position`, [rows, hidden], to [rows, width]"""
+        read = self.activation(self.dense(states))
         return read if self.norm is None else self.norm(read)
 
     def labels(self) -> list[str]:

@@ -70,7 +70,7 @@ def load_run(run: Path) -> PromptedModel:
     """
     manifest = read_model(run / "manifest.json", Manifest)
     config = load_config(run / "config.toml")
-    backbone = load_backbone(config.backbone)
+    backbone = load_backbone(config.backbone, config.engine)
     if backbone.card.sha256 != manifest.backbone.sha256:
         raise PolypromptError(
             f"{run}: was trained on other weights of {config.backbone} (sha256 {manifest.backbone.sha256[:12]}) than "

@@ -12,22 +12,24 @@ from transformers import AlbertConfig, AlbertModel
 
 import harness.attention
 from benchmarks.errors import PolypromptError
+from harness import encoder
 from harness.attention import Prefix, attend, key_mask, number_layers
 from harness.backbone import Backbone, SoftPrompt
 
+ENGINES = ("own", "transformers")
 LENGTHS = torch.tensor([9, 4, 1, 7])
 SEQ = 9
 
 
-def make(family):
+def make(family, engine="own"):
     """A tiny backbone, and an untouched copy of its model."""
     model = tiny_model(family)
-    return Backbone(family, model, tiny_tokenizer(family)), copy.deepcopy(model)
+    return Backbone(family, model, tiny_tokenizer(family), engine=engine), copy.deepcopy(model)
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=product(FAMILIES, ENGINES), ids="-".join)
 def pair(request):
-    backbone, model = make(request.param)
+    backbone, model = make(*request.param)
     model.set_attn_implementation("eager")
     return backbone, model
 
@@ -242,10 +244,10 @@ def test_gradient_reaches_the_soft_prompt_alone(pair):
     assert all(parameter.grad is None for parameter in backbone.parameters())
 
 
-@pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable:FutureWarning")
-def test_checkpointing_keeps_the_gradient(monkeypatch):
+@pytest.mark.parametrize("engine", ENGINES)
+def test_checkpointing_keeps_the_gradient(engine, monkeypatch):
     calls = count_attention(monkeypatch)
-    backbone, _ = make("bert")
+    backbone, _ = make("bert", engine)
     calls.clear()
     for module in backbone.modules():
         if isinstance(module, nn.Dropout):
@@ -253,9 +255,8 @@ def test_checkpointing_keeps_the_gradient(monkeypatch):
     ids, types = rows(backbone.pad_id)
     gradients, counts = [], []
     for checkpointing in (False, True):
-        if checkpointing:
-            backbone.model.gradient_checkpointing_enable({"use_reentrant": False})
         backbone.train()
+        backbone.checkpoint_activations(checkpointing)
         tensor = random_prefix((0, 1, 2), 1).requires_grad_()
         backbone(ids, LENGTHS, types, Prefix(tensor, (0, 1, 2)))[:, 0].sum().backward()
         gradients.append(tensor.grad)
@@ -274,9 +275,10 @@ def test_gate_at_zero_is_the_identity():
     assert not torch.allclose(backbone(ids, LENGTHS, types, Prefix(tensor, (0, 1, 2), False)), plain, atol=1e-2)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("gated", [False, True])
-def test_runs_under_autocast(gated):
-    backbone, _ = make("roberta")
+def test_runs_under_autocast(gated, engine):
+    backbone, _ = make("roberta", engine)
     ids, _ = rows(backbone.pad_id)
     prefix = Prefix(random_prefix((0, 1, 2), 1), (0, 1, 2), gated)
     with torch.autocast("cpu", torch.bfloat16):
@@ -331,3 +333,49 @@ def test_shared_layers_are_refused():
     )
     with pytest.raises(PolypromptError, match="prefix in every layer"):
         number_layers(model)
+
+
+@pytest.mark.parametrize("read", [0, 1, 8])
+def test_only_what_is_read(pair, read):
+    """The state of one piece, and what it makes of the gradient, are those of a pass that computes all pieces."""
+    backbone, _ = pair
+    ids, types = rows(backbone.pad_id)
+    prefixes = [Prefix(random_prefix((0, 2), 1).requires_grad_(), (0, 2)) for _ in range(2)]
+    alone = backbone(ids, LENGTHS, types, prefixes[0], read)
+    together = backbone(ids, LENGTHS, types, prefixes[1])[:, read : read + 1]
+    assert alone.shape == (len(ids), 1, HIDDEN)
+    there = read < LENGTHS
+    torch.testing.assert_close(alone[there], together[there])
+    for states, weight in ((alone, 1.0), (together, 1.0)):
+        (states[there] * weight).sin().sum().backward()
+    torch.testing.assert_close(prefixes[0].tensor.grad, prefixes[1].tensor.grad)
+    if read == 8:
+        short = backbone(ids[:, :3], LENGTHS.clamp(max=3), types[:, :3], read=read)
+        assert len(short) == len(ids), "rows that have no such piece"
+
+
+def test_the_last_layer_computes_only_what_is_read(monkeypatch):
+    backbone, _ = make("bert")
+    ids, types = rows(backbone.pad_id)
+    seen = []
+    norm = encoder.Norm.__call__
+    monkeypatch.setattr(
+        encoder.Norm, "__call__", lambda self, states: seen.append(states.shape[1]) or norm(self, states)
+    )
+    backbone(ids, LENGTHS, types, read=0)
+    assert seen == [SEQ] * 2 * (LAYERS - 1) + [1, 1]
+
+
+def test_weights_that_are_trained_are_not_copied():
+    """As long as weights are trained a pass sees them as they are; later the copies are made anew."""
+    backbone, _ = make("bert")
+    ids, types = rows(backbone.pad_id)
+    with torch.autocast("cpu", torch.bfloat16):
+        before = backbone(ids, LENGTHS, types)
+        for change in (True, False):
+            backbone.model.requires_grad_(change)
+            with torch.no_grad():
+                if change:
+                    backbone.model.get_parameter("encoder.layer.1.output.dense.weight").mul_(3)
+            after = backbone(ids, LENGTHS, types)
+            assert (after[0] - before[0]).abs().max() > 0.5

@@ -68,7 +68,7 @@ def ours_on_tokens(model: PromptedModel, card=NAMES) -> torch.Tensor:
     return model.outputs(card, ids, LENGTHS, types)
 
 
-def assert_close(got: torch.Tensor, expected: torch.Tensor, atol: float = 1e-5) -> None:
+def assert_close(got: torch.Tensor, expected: torch.Tensor, atol: float = 5e-5) -> None:
     for row, (one, other) in enumerate(zip(got, expected, strict=True)):
         torch.testing.assert_close(one[: LENGTHS[row]], other[: LENGTHS[row]], rtol=0, atol=atol)
 

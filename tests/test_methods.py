@@ -87,7 +87,7 @@ def test_the_folder_holds_what_was_trained_and_no_more(run):
     manifest = read_model(run / "manifest.json", Manifest)
     stored = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     others = {"config.toml", "curve.json", "heads.safetensors", "manifest.json", "results.json"}
-    assert {name for name in stored if not name.startswith("predictions/")} - others == STORED.get(
+    assert {name for name in stored if not name.startswith(("predictions/", "tracking/"))} - others == STORED.get(
         manifest.method, set()
     )
     tensors = {path: load_file(path) for path in run.rglob("*.safetensors")}
@@ -145,7 +145,7 @@ def test_lora_adds_the_product_of_its_factors(family):
     bare = backbone(ids, lengths)
     torch.manual_seed(5)
     adapt(backbone, Weights.LORA, 4, 6.0)
-    torch.testing.assert_close(backbone(ids, lengths), bare, rtol=0, atol=1e-6)  # B begins at zero
+    torch.testing.assert_close(backbone(ids, lengths), bare, rtol=0, atol=5e-6)  # B begins at zero
     state = {name: torch.randn_like(weight) for name, weight in lora_state(backbone).items()}
     load_lora(backbone, state)
     plain = tiny_model(family)

@@ -4,8 +4,9 @@ import errno
 
 import pytest
 import torch
-from tiny import tiny_model, tiny_tokenizer
+from tiny import LAYERS, tiny_model, tiny_tokenizer
 
+import harness.attention
 import harness.checkpoint
 from benchmarks.errors import PolypromptError
 from benchmarks.records import Example, Split
@@ -199,17 +200,21 @@ def test_passes_and_recomputation_leave_the_result_alone(method, settings, tmp_p
     close(plain, other, 2e-5)
 
 
-def test_activations_are_computed_again(tmp_path):
+@pytest.mark.parametrize("engine", ["own", "transformers"])
+def test_activations_are_computed_again(engine, tmp_path, monkeypatch):
     """The layers' forward runs twice a step, and dropout stays off in a frozen encoder."""
+    calls = []
+    mix = harness.attention.mix
+    monkeypatch.setattr(harness.attention, "mix", lambda *inputs: calls.append(1) or mix(*inputs))
     runs = []
     for on in (False, True):
         model, _, _, go = prepare("ptuning-v2", tmp_path / str(on), checkpoint_activations=on, max_steps=1)
-        calls = []
-        model.backbone.model.encoder.layer[1].attention.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        model.backbone.engine = engine
+        calls.clear()
         go()
         runs.append(len(calls))
         assert not model.backbone.model.encoder.layer[1].output.dropout.training
-    assert runs == [1, 2]
+    assert runs == [LAYERS, 2 * LAYERS]
 
 
 def test_a_batch_that_is_too_large_for_memory_is_split(tmp_path, monkeypatch):

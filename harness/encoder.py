@@ -1,0 +1,175 @@
+"""A frozen encoder without waste: straight from its weights, any range of layers, only for the pieces that are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+from transformers.activations import ACT2FN
+
+from harness.anatomy import FAMILIES
+from harness.attention import Prefix, prompted
+
+
+@dataclass(frozen=True)
+class Linear:
+    """`x @ weight^T + bias`: weight [out, in], bias [out]."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __call__(self, states: Tensor) -> Tensor:
+        """[..., in] to [..., out]"""
+        return functional.linear(states, self.weight, self.bias)
+
+    def rows(self, begin: int, end: int) -> Linear:
+        """A part of the outputs."""
+        return Linear(self.weight[begin:end], self.bias[begin:end])
+
+
+@dataclass(frozen=True)
+class Norm:
+    """Layer normalisation: scale [width], shift [width]."""
+
+    scale: Tensor
+    shift: Tensor
+    epsilon: float
+
+    def __call__(self, states: Tensor) -> Tensor:
+        """[..., width] to the same"""
+        return functional.layer_norm(states, self.scale.shape, self.scale, self.shift, self.epsilon)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer, normalised after each half.
+
+    Attributes:
+        qkv: queries, keys and values side by side.
+    """
+
+    qkv: Linear
+    attention_output: Linear
+    attention_norm: Norm
+    ffn_in: Linear
+    ffn_out: Linear
+    ffn_norm: Norm
+
+
+class FrozenEncoder:
+    """An encoder whose layers' weights are kept in one precision, which is that of its hidden states too.
+
+    Autocast would convert frozen weights in every pass again. Nothing is dropped out.
+
+    Args:
+        model: of one of `harness.anatomy.FAMILIES`; weights that have the precision already are shared with it.
+        precision: of the layers. Embeddings are summed and normalised in that of the model.
+    """
+
+    def __init__(self, model: PreTrainedModel, precision: torch.dtype) -> None:
+        family = FAMILIES[model.config.model_type]
+        settings = {ours: getattr(model.config, theirs) for ours, theirs in family.settings.items()}
+        self.precision = precision
+        self.heads: int = settings["heads"]
+        self.activation = ACT2FN[settings["activation"]]
+
+        def part(name: str, number: int = 0) -> nn.Module:
+            return model.get_submodule(family.modules[name].format(number))
+
+        def linear(number: int, *names: str) -> Linear:
+            parts = [part(name, number) for name in names]
+            if len(parts) == 1:
+                return Linear(parts[0].weight.detach().to(precision), parts[0].bias.detach().to(precision))
+            weight, bias = (torch.cat([getattr(p, kind).detach() for p in parts]) for kind in ("weight", "bias"))
+            return Linear(weight.to(precision), bias.to(precision))
+
+        def norm(number: int, name: str) -> Norm:
+            module = part(name, number)
+            return Norm(module.weight.detach().to(precision), module.bias.detach().to(precision), module.eps)
+
+        self.layers = [
+            Layer(
+                linear(number, "query", "key", "value"),
+                linear(number, "attention_output"),
+                norm(number, "attention_norm"),
+                linear(number, "ffn_in"),
+                linear(number, "ffn_out"),
+                norm(number, "ffn_norm"),
+            )
+            for number in range(settings["layers"])
+        ]
+        self.word, self.position, self.embedding_norm = (part(n) for n in ("word", "position", "embedding_norm"))
+        self.token_type = part("token_type") if "token_type" in family.modules else None
+        projected = "projection" in family.modules and hasattr(model, family.modules["projection"])
+        self.projection = part("projection") if projected else None
+
+    def embed(self, words: Tensor, positions: Tensor, type_ids: Tensor | None) -> Tensor:
+        """What enters the first layer.
+
+        Args:
+            words: word embeddings, `[batch, seq, embedding]`, and vectors in front of them, where there are some.
+            positions: rows of the position table, `[seq]`. type_ids: `[batch, seq]`; None: all are of the first text.
+
+        Returns:
+            `[batch, seq, hidden]`
+        """
+        states = words + self.position(positions)
+        if self.token_type is not None:
+            states = states + (self.token_type.weight[0] if type_ids is None else self.token_type(type_ids))
+        states = self.embedding_norm(states)
+        return (states if self.projection is None else self.projection(states)).to(self.precision)
+
+    def run(
+        self,
+        states: Tensor,
+        mask: Tensor | None,
+        prefix: Prefix | None = None,
+        first: int = 0,
+        end: int | None = None,
+        read: int | None = None,
+        again: bool = False,
+    ) -> Tensor:
+        """Some layers.
+
+        Args:
+            states: what enters the first of them, `[batch, seq, hidden]`.
+            mask: `[batch, 1, 1, seq]`, True where a piece is real; None when all are.
+            prefix: keys and values that every row sees besides its own.
+            first: the first layer. end: the one behind the last; None: of all.
+            read: the only piece whose state is asked for: the last layer then computes no other. None: all are.
+            again: keep only what enters each layer, and compute the rest again on the way back.
+
+        Returns:
+            `[batch, seq, hidden]`, with `read` `[batch, 1, hidden]`.
+        """
+        numbers = range(len(self.layers))[first:end]
+        with torch.autocast(states.device.type, enabled=False):
+            for number in numbers:
+                inputs = (number, states, mask, prefix, read if number == numbers[-1] else None)
+                states = checkpoint(self._layer, *inputs, use_reentrant=False) if again else self._layer(*inputs)
+        return states if read is None or numbers else states[:, read : read + 1]
+
+    def _layer(
+        self, number: int, states: Tensor, mask: Tensor | None, prefix: Prefix | None, read: int | None
+    ) -> Tensor:
+        layer, (batch, _, hidden) = self.layers[number], states.shape
+        if read is None:
+            query, key, value = self._heads(layer.qkv(states), 3)
+        else:
+            key, value = self._heads(layer.qkv.rows(hidden, 3 * hidden)(states), 2)
+            states = states[:, read : read + 1]
+            (query,) = self._heads(layer.qkv.rows(0, hidden)(states), 1)
+        mixed = prompted(number, query, key, value, mask, prefix)
+        mixed = mixed.transpose(1, 2).reshape(batch, -1, hidden)
+        states = layer.attention_norm(states + layer.attention_output(mixed))
+        return layer.ffn_norm(states + layer.ffn_out(self.activation(layer.ffn_in(states))))
+
+    def _heads(self, states: Tensor, parts: int) -> Sequence[Tensor]:
+        """[batch, seq, parts * hidden] as so many times [batch, head, seq, head_dim]."""
+        batch, seq, _ = states.shape
+        return states.view(batch, seq, parts, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
