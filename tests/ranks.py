@@ -95,6 +95,28 @@ def evaluate_again() -> int:
     return 0
 
 
+def divide() -> int:
+    """Load an encoder (the first argument) and divide it, and write MiB of this process alone into the second, a folder.
+
+    A file that is mapped into memory is that of all processes, and not counted.
+    """
+    from harness.backbone import load_backbone
+    from harness.device import find_device
+
+    def own() -> float:
+        status = Path("/proc/self/status").read_text()
+        return int(status.partition("RssAnon:")[2].split()[0]) / 1024
+
+    source, notes = sys.argv[1:]
+    device, held = find_device("fp32"), [own()]
+    backbone = load_backbone(source)
+    held.append(own())
+    device.shard(backbone)
+    held.append(own())
+    (Path(notes) / f"{device.rank}.memory").write_text(json.dumps([mib - held[0] for mib in held[1:]]))
+    return 0
+
+
 def fail(step: int) -> None:
     """Something goes wrong in the second process alone."""
     from benchmarks.errors import PolypromptError
@@ -115,7 +137,7 @@ def _run() -> int:
     return run.main()
 
 
-COMMANDS = {"run": _run, "evaluate": evaluate_again}
+COMMANDS = {"run": _run, "evaluate": evaluate_again, "divide": divide}
 ACTS = {"": lambda step: None, "fail": fail, "stick": stick}
 
 

@@ -18,6 +18,7 @@ import torch
 from ranks import Ranks, Started
 from safetensors.torch import load_file
 from tiny import tiny_model, tiny_tokenizer
+from transformers import BertConfig, BertModel
 
 from benchmarks.results import Manifest, read_model, read_predictions
 
@@ -193,6 +194,22 @@ def test_a_sharded_backbone_gives_the_same(settings, pair, ranks, calm, tmp_path
         *inside, afterwards = shared.notes(rank)["held"]
         assert afterwards == pytest.approx(total / 2, rel=0.02)
         assert total / 2 < max(inside) < 0.75 * total, "one layer's weights are together while it computes"
+
+
+def test_no_process_ever_has_all_weights_for_itself(ranks, tmp_path):
+    """Weights are read from a file that is mapped into memory: the kernel has its pages once for all processes."""
+    shape = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 6, "num_attention_heads": 8}
+    model = BertModel(BertConfig(**shape, vocab_size=60, max_position_embeddings=40), add_pooling_layer=False)
+    model.save_pretrained(tmp_path / "large")
+    tiny_tokenizer("bert").save(str(tmp_path / "large" / "tokenizer.json"))
+    total = sum(weight.numel() * weight.element_size() for weight in model.parameters()) / 2**20
+    assert total > 70
+    both = ranks.start(tmp_path, tmp_path / "large", tmp_path, command="divide")
+    assert both.wait() == [0, 0], both.output(0) + both.output(1)
+    for rank in (0, 1):
+        loaded, divided = json.loads((tmp_path / f"{rank}.memory").read_text())
+        assert loaded < 0.2 * total
+        assert 0.4 * total < divided < 0.7 * total
 
 
 def test_accelerate_asks_for_a_sharded_backbone(pair, ranks, calm, tmp_path):
