@@ -22,8 +22,11 @@ from leaderboard.statistics import Rows, rows_of
 TOLERANCE = 0.005
 """Points by which a stored score may differ from the one computed again: less than any digit that is shown."""
 
-INCIDENTAL = {"seed", "out", "name", "data_dir", "checkpoint_seconds", "tracker", "task_file"}
-"""Settings in which runs of one configuration may differ; which data was read is known by its hashes."""
+INCIDENTAL = {
+    *("seed", "out", "name", "data_dir", "task_file", "start_from"),
+    *("checkpoint_seconds", "tracker", "shard_backbone"),
+}
+"""Settings in which runs of one configuration may differ; which files were read is known by their hashes."""
 
 Complain = Callable[[str], None]
 Guess = Callable[[TaskCard, Sequence[Prediction], str], dict[str, float]]

@@ -96,9 +96,9 @@ def evaluate_again() -> int:
 
 
 def divide() -> int:
-    """Load an encoder (the first argument) and divide it, and write MiB of this process alone into the second, a folder.
+    """Load an encoder (the first argument) and divide it, and note in a folder (the second) what this process holds.
 
-    A file that is mapped into memory is that of all processes, and not counted.
+    In MiB, without files that are mapped into memory, which are those of all processes.
     """
     from harness.backbone import load_backbone
     from harness.device import find_device

@@ -183,6 +183,19 @@ def test_another_setting_is_another_row(tmp_path: Path) -> None:
     assert ["run a" in row[0] for row in rows].count(True) == ["run b" in row[0] for row in rows].count(True) == 1
 
 
+def test_other_label_words_are_another_row(tmp_path: Path) -> None:
+    for name, word, seed in [("a", "w7", 0), ("b", "w8", 1), ("c", "w7", 1)]:
+        words = f'[label_words.sst2]\nnegative = "{word}"\npositive = "w9"\n'
+        write_run(tmp_path / name, GLUE, seed=seed, config=f'head = "verbaliser"\nseed = {seed}\n{words}')
+    assert build([tmp_path], tmp_path / "site").rows == 2
+
+
+def test_where_files_and_weights_lay_is_no_other_row(tmp_path: Path) -> None:
+    for name, seed, begun in [("a", 0, 'start_from = "/x"\n'), ("b", 1, 'start_from = "/y"\nshard_backbone = true\n')]:
+        write_run(tmp_path / name, GLUE, seed=seed, config=f"{begun}seed = {seed}\n")
+    assert build([tmp_path], tmp_path / "site").rows == 1
+
+
 def test_an_exact_repeat_is_no_seed(tmp_path: Path) -> None:
     write_run(tmp_path / "a", GLUE)
     write_run(tmp_path / "b", GLUE, created="2032-01-01T00:00:00Z")
