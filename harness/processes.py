@@ -78,7 +78,7 @@ def _in_step(command: Callable[[], int], store: dist.Store) -> int:
     verdict = own = f"{rank} {status}"
     with suppress(RuntimeError):  # it was kept by a process that is gone
         verdict = store.compare_set("verdict", "", own).decode()  # the first one's is that of all
-    _close()  # those that wait for this process notice
+    _close()  # those that wait for this process notice at once, not only when it has taken its leave
     if failure is not None and verdict == own:
         # The first may keep what the others must still read, unless one is gone for whom it would wait in vain.
         alone = rank > 0 or isinstance(failure, Lost)

@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -117,11 +118,11 @@ def divide() -> int:
     return 0
 
 
-def fail(step: int) -> None:
-    """Something goes wrong in the second process alone."""
+def fail(rank: int, step: int) -> None:
+    """Something goes wrong in one process alone, while the other waits for it."""
     from benchmarks.errors import PolypromptError
 
-    if step == 3 and os.environ.get("RANK") == "1":
+    if step == 3 and os.environ.get("RANK") == str(rank):
         raise PolypromptError("nothing left on this machine")
 
 
@@ -138,7 +139,12 @@ def _run() -> int:
 
 
 COMMANDS = {"run": _run, "evaluate": evaluate_again, "divide": divide}
-ACTS = {"": lambda step: None, "fail": fail, "stick": stick}
+ACTS = {
+    "": lambda step: None,
+    "the first fails": partial(fail, 0),
+    "the second fails": partial(fail, 1),
+    "stick": stick,
+}
 
 
 def _observe(folder: Path, act: Callable[[int], None]) -> None:

@@ -294,10 +294,11 @@ def test_a_process_that_ends_is_missed_and_nothing_is_lost(ranks, backbone, tmp_
     ("act", "settings", "message"),
     [
         ("", ("--suite", "none"), "error: unknown suite 'none'"),
-        ("fail", (), "error: nothing left on this machine"),
+        ("the first fails", (), "error: nothing left on this machine"),
+        ("the second fails", (), "error: nothing left on this machine"),
         ("stick", (), "error: another of the processes that work together ended or does not answer (Timed out"),
     ],
-    ids=["all", "one of them", "one is stuck"],
+    ids=["all", "the first", "the second", "one is stuck"],
 )
 def test_an_error_is_said_once_and_ends_all(act, settings, message, ranks, backbone, tmp_path):
     run = ranks.start(tmp_path / "notes", *options(backbone, tmp_path, *settings), act=act)
@@ -305,10 +306,12 @@ def test_an_error_is_said_once_and_ends_all(act, settings, message, ranks, backb
         while message not in run.output(0)[1]:
             time.sleep(0.05)
         os.kill(run.pids[1], signal.SIGKILL)
+    began = time.monotonic()
     assert run.wait() == [2, -9 if act == "stick" else 2]
     said = "".join(run.output(rank)[1] for rank in (0, 1))
     assert said.count("error: ") == said.count(message) == 1
     assert "Traceback" not in said
+    assert time.monotonic() - began < 60
 
 
 def test_a_finished_run_is_shown_by_one_process(pair, ranks, calm):
