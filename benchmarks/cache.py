@@ -60,7 +60,7 @@ def key(*parts: str) -> str:
     return _sha256(json.dumps([source_hash(Path(__file__), Path(columns.__file__)), *parts]).encode("ascii"))
 
 
-def through(name: str, hint: Any, make: Callable[[], Value]) -> Value:
+def through(name: str, hint: Any, make: Callable[[], Value], within: str = "", gigabytes: float | None = None) -> Value:
     """A value from the cache if it is there, else made and put there.
 
     A file that is damaged counts as absent. A cache that cannot be written changes nothing.
@@ -69,6 +69,8 @@ def through(name: str, hint: Any, make: Callable[[], Value]) -> Value:
         name: of `key`.
         hint: the type of the value, see `benchmarks.columns`.
         make: makes the value.
+        within: a folder in that of the cache, with a bound of its own.
+        gigabytes: this bound; None: $POLYPROMPT_CACHE_GB.
 
     Returns:
         A value equal to what `make` returns. Arrays may be views of the file, not writable.
@@ -80,7 +82,7 @@ def through(name: str, hint: Any, make: Callable[[], Value]) -> Value:
     with _no_collection():
         if place is None:
             return make()
-        path = place / f"{name}.arrow"
+        path = place / within / f"{name}.arrow"
         batch = _read(path, name)
         if batch is not None:
             found: Value = columns.from_batch(hint, batch)
@@ -88,7 +90,7 @@ def through(name: str, hint: Any, make: Callable[[], Value]) -> Value:
         value = make()
         # No room, a read-only folder; a value that has no place in a column.
         with suppress(OSError, ValueError, OverflowError, pa.ArrowException):
-            _write(path, name, _arrow(hint, value))
+            _write(path, name, _arrow(hint, value), _limit() if gigabytes is None else gigabytes * 2**30)
         return value
 
 
@@ -175,8 +177,7 @@ def _read(path: Path, name: str) -> pa.RecordBatch | None:
     return pa.ipc.open_file(content).get_batch(0)
 
 
-def _write(path: Path, name: str, content: pa.Buffer) -> None:
-    limit = _limit()
+def _write(path: Path, name: str, content: pa.Buffer, limit: float) -> None:
     if content.size > limit:
         return
 

@@ -57,6 +57,18 @@ class SoftPrompt:
         return self.tensor.shape[1]
 
 
+@dataclass(frozen=True)
+class Trunk:
+    """How far a pass was computed before: the states in front of a layer, which no prompt below it changes.
+
+    Attributes:
+        states: `[batch, seq, hidden]`. layers: how many they went through.
+    """
+
+    states: Tensor
+    layers: int
+
+
 class Backbone(nn.Module):
     """A frozen encoder and its tokenizer. Rows are padded on the right.
 
@@ -166,6 +178,7 @@ class Backbone(nn.Module):
         type_ids: Tensor | None = None,
         prompt: Prefix | SoftPrompt | None = None,
         read: int | None = None,
+        trunk: Trunk | None = None,
     ) -> Tensor:
         """Run the encoder: a frozen one by `FrozenEncoder`, another one, or one that is sharded, by transformers.
 
@@ -175,6 +188,7 @@ class Backbone(nn.Module):
             type_ids: `[batch, seq]`, which text of a pair a piece is of; not used unless `token_types`.
             prompt: keys and values, or vectors, that every row sees besides its own.
             read: the only piece whose state is asked for; None: all are.
+            trunk: what the lower layers make of these rows; None: it is computed. No prompt may be in those layers.
 
         Returns:
             Hidden states of the last layer in fp32, `[batch, seq, hidden]`, of the pieces alone; without meaning behind
@@ -186,15 +200,34 @@ class Backbone(nn.Module):
         if self.engine == "transformers" or isinstance(self, FSDPModule) or self._is_trained():
             states = self._run(input_ids, lengths, type_ids, prompt, None)
             return states if read is None else states[:, read : read + 1]
-        front, positions, type_ids = self._places(input_ids, type_ids, prompt)
-        mask = self._mask(input_ids, lengths, front)
-        encoder = self.frozen()
-        words = self._vectors(input_ids, prompt)
-        states = encoder.embed(words, positions, type_ids if self.token_types else None)
+        front = prompt.slots if isinstance(prompt, SoftPrompt) else 0
+        mask = key_mask(self._mask(input_ids, lengths, front))
+        trunk = trunk or Trunk(self._embedded(input_ids, type_ids, prompt), 0)
         prefix = prompt if isinstance(prompt, Prefix) else None
         place = None if read is None else front + min(read, input_ids.shape[1] - 1)
-        states = encoder.run(states, mask if mask is None else key_mask(mask), prefix, read=place, again=self._again)
+        states = self.frozen().run(trunk.states, mask, prefix, trunk.layers, read=place, again=self._again)
         return (states if read is not None else states[:, front:]).float()
+
+    @torch.no_grad()
+    def trunk(self, input_ids: Tensor, lengths: Tensor, type_ids: Tensor | None, layers: int, shift: int = 0) -> Tensor:
+        """The lower layers of a frozen encoder, without gradients.
+
+        Args:
+            input_ids, lengths, type_ids: as for `forward`.
+            layers: how many. shift: how far the positions of the pieces are shifted.
+
+        Returns:
+            What enters the layer above them, `[batch, seq, hidden]`, in the precision that holds here.
+        """
+        states = self._embedded(input_ids, type_ids, None, shift)
+        return self.frozen().run(states, key_mask(self._mask(input_ids, lengths, 0)), end=layers)
+
+    def _embedded(
+        self, input_ids: Tensor, type_ids: Tensor | None, prompt: Prefix | SoftPrompt | None, shift: int | None = None
+    ) -> Tensor:
+        positions, type_ids = self._places(input_ids, type_ids, prompt, shift)
+        words = self._vectors(input_ids, prompt)
+        return self.frozen().embed(words, positions, type_ids if self.token_types else None)
 
     def frozen(self) -> FrozenEncoder:
         """The encoder in the precision that holds here, autocast's where it is on. Its weights may not change."""
@@ -233,7 +266,8 @@ class Backbone(nn.Module):
         prompt: Prefix | SoftPrompt | None,
         record: Record | None,
     ) -> Tensor:
-        front, positions, type_ids = self._places(input_ids, type_ids, prompt)
+        positions, type_ids = self._places(input_ids, type_ids, prompt)
+        front = prompt.slots if isinstance(prompt, SoftPrompt) else 0
         states: Tensor = self.model(
             **({"inputs_embeds": self._vectors(input_ids, prompt)} if front else {"input_ids": input_ids}),
             attention_mask=self._mask(input_ids, lengths, front),
@@ -247,24 +281,28 @@ class Backbone(nn.Module):
         return states[:, front:]
 
     def _places(
-        self, input_ids: Tensor, type_ids: Tensor | None, prompt: Prefix | SoftPrompt | None
-    ) -> tuple[int, Tensor, Tensor | None]:
-        """How many vectors are in front of the pieces; with them, rows of the position table and types."""
+        self,
+        input_ids: Tensor,
+        type_ids: Tensor | None,
+        prompt: Prefix | SoftPrompt | None,
+        shift: int | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Rows of the position table and types, of vectors in front of the pieces too; shift: None: the prompt's."""
         length, slots = input_ids.shape[1], 0 if prompt is None else prompt.slots
-        shift = slots if prompt is not None and prompt.shifted else 0
+        if shift is None:
+            shift = slots if prompt is not None and prompt.shifted else 0
         if length + shift > self.max_positions:
             behind = f" behind a prompt of {shift}" if shift else ""
             raise PolypromptError(
                 f"a row of {length} pieces{behind}, but {self.card.name} takes {self.max_positions} at most"
             )
         places = torch.arange(length, device=input_ids.device)
-        positions, front = places + shift, 0
+        positions = places + shift
         if isinstance(prompt, SoftPrompt):
-            front = slots
             first = torch.arange(slots, device=input_ids.device) if shift else places.new_zeros(slots)
             positions = torch.cat([first, positions])
             type_ids = None if type_ids is None else functional.pad(type_ids, (slots, 0))
-        return front, positions + self.first_position, type_ids
+        return positions + self.first_position, type_ids
 
     def _vectors(self, input_ids: Tensor, prompt: Prefix | SoftPrompt | None) -> Tensor:
         """Word embeddings, behind the vectors of a prompt."""

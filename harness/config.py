@@ -74,6 +74,7 @@ class RunConfig(BaseModel):
         data_dir: folder with the official files; None: the hub.
         files: "task.split" -> files read in place of the official ones.
         skip_missing: leave out tasks and languages whose files are missing.
+        cache_gb: gigabytes of disk for states of layers below the prompt, see `harness.trunk.TrunkCache`; 0: none.
         micro_batch: at most so many examples of a batch in one pass; the result does not depend on it.
         checkpoint_activations: compute hidden states again on the way back in place of keeping them.
         shard_backbone: divide a frozen backbone's weights among the processes that train together.
@@ -129,6 +130,7 @@ class RunConfig(BaseModel):
     data_dir: Path | None = None
     files: dict[str, list[str]] = {}
     skip_missing: bool = False
+    cache_gb: Annotated[float, Field(ge=0)] = 4.0
     micro_batch: Positive | None = None
     checkpoint_activations: bool = False
     shard_backbone: bool = False

@@ -21,6 +21,7 @@ from harness.features import Feature, TextEncoder, pad
 from harness.model import PromptedModel
 from harness.report import make_record
 from harness.screen import Screen
+from harness.trunk import TrunkCache
 
 TUNING = "tuning"
 """Stands for the split in the name of the predictions on which a threshold was chosen."""
@@ -38,6 +39,7 @@ def evaluate(
     rows: Sequence[TaskRows],
     device: Device,
     screen: Screen,
+    trunk: TrunkCache | None = None,
 ) -> tuple[list[ResultRecord], dict[str, dict[str, float]]]:
     """Predict and score every task, split and language of a run.
 
@@ -54,7 +56,7 @@ def evaluate(
     def stored(card: TaskCard, split: str, language: str, rows: Split, change: Change) -> list[Prediction]:
         path = run / predictions_path(card.name, language, split)
         if not device.first(path.exists):
-            predictions = predict(model, encoder, card, rows, device, language)
+            predictions = predict(model, encoder, card, rows, device, language, trunk)
             if device.leads:
                 write_predictions(path, change(predictions))
         return read_predictions(path) if device.leads else []
@@ -104,22 +106,24 @@ def predict(
     split: Split,
     device: Device,
     language: str = "",
+    trunk: TrunkCache | None = None,
 ) -> list[Prediction]:
     """Predict every example of a split.
 
     Args:
         model: with a head for the task. encoder: of its backbone. card: the task. split: the rows.
         device: where to compute. language: of the rows, for prompts with a part for it.
+        trunk: keeps what the layers without a prompt make of rows.
 
     Returns:
         One prediction an example, in order; none in processes that are not the first.
     """
     features = encoder.features(card, split.examples)
-    outputs = compute(model, card, features, device, language)
+    outputs = compute(model, card, features, device, language, trunk)
     candidates: list[Floats] = []
     if card.kind is Kind.RETRIEVAL:
         texts = [Example(str(number), text=text) for number, text in enumerate(split.candidates)]
-        candidates = compute(model, card, encoder.features(card, texts), device, language)
+        candidates = compute(model, card, encoder.features(card, texts), device, language, trunk)
     if not device.leads:
         return []
     return decode(
@@ -133,6 +137,7 @@ def compute(
     features: Sequence[Feature],
     device: Device,
     language: str = "",
+    trunk: TrunkCache | None = None,
 ) -> list[Floats]:
     """The model's output for each row, cut to the row's length where it has one value a piece.
 
@@ -146,11 +151,13 @@ def compute(
         mine.append(batches[-1])  # a pass needs all processes; the last batch is then computed more than once
     outputs: dict[int, Floats] = {}
     model.eval()
+    states = trunk and trunk.rows(features, model.prompt_of(card, language))
     for batch in mine:
         ids, lengths, types = device.tensors(pad([features[row] for row in batch], model.backbone.pad_id))
         # Weights that were brought together in inference mode could not be used in training any more.
         with torch.no_grad() if sharded else torch.inference_mode(), device.autocast():
-            values = model.outputs(card, ids, lengths, types, language).float().cpu().numpy()
+            before = states and states.batch(batch, device)
+            values = model.outputs(card, ids, lengths, types, language, before).float().cpu().numpy()
         for row, value in zip(batch, values, strict=True):
             outputs[row] = value[: len(features[row])] if value.ndim == 2 else value
     found = {row: value for part in device.gather(outputs) for row, value in part.items()}

@@ -116,7 +116,7 @@ def _fill(config: RunConfig, resume: bool, screen: Screen, tracker: Tracker) -> 
     merge(model.backbone)
     model.backbone.requires_grad_(False)  # from here on it is as it will be when it is loaded again
     began = time.monotonic()
-    records, thresholds = evaluate(run, model, encoder, rows, device, screen)
+    records, thresholds = evaluate(run, model, encoder, rows, device, screen, learned.trunk)
     results = Results(run=run.name, method=method.name, backbone=backbone.card.name, seed=config.seed, records=records)
     if not device.leads:
         return results

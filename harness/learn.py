@@ -22,6 +22,7 @@ from harness.placement import Sharing
 from harness.screen import Screen
 from harness.tracking import Report
 from harness.train import TaskTraining, train
+from harness.trunk import TrunkCache
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Learned:
     Attributes:
         model: with the selected weights. rate: the selected learning rate. progress: of its training.
         seconds, steps: of all trainings. measured: learning rate -> (step, score on the rows that select).
+        trunk: keeps states of the model's lower layers.
     """
 
     model: PromptedModel
@@ -39,6 +41,7 @@ class Learned:
     seconds: float
     steps: int
     measured: Mapping[str, list[tuple[int, float]]]
+    trunk: TrunkCache | None = None
 
 
 def learn(
@@ -75,9 +78,10 @@ def learn(
     seconds, steps = 0.0, 0
     for rate in rates:
         model = make()
+        trunk = TrunkCache.of(model, device, config.cache_gb)
 
-        def validate(model: PromptedModel = model) -> float:
-            return validation_score(model, selecting, encoder, device)
+        def validate(model: PromptedModel = model, trunk: TrunkCache | None = trunk) -> float:
+            return validation_score(model, selecting, encoder, device, trunk)
 
         def once(
             name: str,
@@ -86,6 +90,7 @@ def learn(
             model: PromptedModel = model,
             rate: float = rate,
             validate: Callable = validate,
+            trunk: TrunkCache | None = trunk,
         ) -> Progress:
             return train(
                 model,
@@ -99,6 +104,7 @@ def learn(
                 rate,
                 validate if selecting else None,
                 _behind(report, f"rate-{rate:g}/" if len(rates) > 1 else "", before),
+                trunk=trunk,
             )
 
         name = f"rate-{rate:g}"
@@ -110,16 +116,22 @@ def learn(
             progress = progress.followed_by(after)
         measured[f"{rate:g}"] = progress.selection
         seconds, steps = seconds + progress.seconds, steps + progress.step
-        found = Learned(model, rate, progress, seconds, steps, measured)
+        found = Learned(model, rate, progress, seconds, steps, measured, trunk)
         if best is None or _best(progress) > _best(best.progress):
             best = found
         if len(rates) > 1:
             screen.say(f"learning rate {rate:g}: {_best(progress):.2f} on the rows that select")
     assert best is not None
-    return Learned(best.model, best.rate, best.progress, seconds, steps, measured)
+    return Learned(best.model, best.rate, best.progress, seconds, steps, measured, best.trunk)
 
 
-def validation_score(model: PromptedModel, rows: Sequence[TaskRows], encoder: TextEncoder, device: Device) -> float:
+def validation_score(
+    model: PromptedModel,
+    rows: Sequence[TaskRows],
+    encoder: TextEncoder,
+    device: Device,
+    trunk: TrunkCache | None = None,
+) -> float:
     """The mean over tasks of their main metric on the rows that select, in points; of a task over its languages."""
     scores = []
     for task_rows in rows:
@@ -127,7 +139,7 @@ def validation_score(model: PromptedModel, rows: Sequence[TaskRows], encoder: Te
         found = []
         for language, split in task_rows.selecting.items():
             if split.examples:
-                predictions = predict(model, encoder, card, split, device, language)
+                predictions = predict(model, encoder, card, split, device, language, trunk)
                 if device.leads:
                     found.append(next(iter(score(card, predictions, language).values())))
         if found:

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from benchmarks.task import Kind, TaskCard
 from harness.attention import Prefix
-from harness.backbone import Backbone, SoftPrompt
+from harness.backbone import Backbone, SoftPrompt, Trunk
 from harness.by_name import ByName
 from harness.heads import Pooling
 from harness.placement import Positions
@@ -71,6 +71,15 @@ class PromptedModel(nn.Module):
         shifted = self.prompt is not None and self.prompt.placement.positions is Positions.SHIFTED
         return self.backbone.max_positions - (self.prompt.slots if shifted else 0)
 
+    @property
+    def trunk_layers(self) -> int:
+        """Layers from below that compute the same for a row whatever is trained: frozen, and without a prompt."""
+        if any(weight.requires_grad for weight in self.backbone.parameters()):
+            return 0
+        if self.prompt is None:
+            return self.backbone.layers
+        return min(self.prompt.placement.layers or (0,))
+
     def prompt_of(self, card: TaskCard, language: str = "") -> Prefix | SoftPrompt | None:
         """The prompt of a pass, None without one."""
         return None if self.prompt is None else self.prompt(card.answered_by, language)
@@ -87,6 +96,7 @@ class PromptedModel(nn.Module):
         lengths: Tensor,
         type_ids: Tensor | None = None,
         language: str = "",
+        trunk: Trunk | None = None,
     ) -> Tensor:
         """One pass of a homogeneous batch.
 
@@ -95,12 +105,14 @@ class PromptedModel(nn.Module):
             input_ids: [rows, seq], padded on the right, with a mask where the task is answered at one.
             lengths: [rows]. type_ids: [rows, seq].
             language: of every row, for prompts with a part for it.
+            trunk: what `trunk_layers` make of these rows; None: it is computed.
 
         Returns:
             Classification: logits [rows, labels]. Regression, multiple choice: [rows, 1]. Tagging: [rows, seq, labels].
             Span extraction: logits of begin and end [rows, seq, 2]. Retrieval: unit vectors [rows, hidden].
         """
-        states = self.backbone(input_ids, lengths, type_ids, self.prompt_of(card, language), self._read(card))
+        prompt = self.prompt_of(card, language)
+        states = self.backbone(input_ids, lengths, type_ids, prompt, self._read(card), trunk)
         if card.kind is Kind.RETRIEVAL:
             return functional.normalize(_mean(states, lengths), dim=-1)
         if self.readout is not None and self.readout.reads(card):

@@ -40,6 +40,7 @@ OPTIONS = {
     "max_steps": "stop after so many steps; 0: only predict and score",
     "splits": "splits to predict, such as dev,test; default: the reported one of each task",
     "batch": "examples a step",
+    "cache_gb": "gigabytes of disk for what the layers below the first prompt make of rows, computed once; 0: no cache",
     "micro_batch": "at most so many examples of a batch in one pass, where memory is small",
     "patience": "stop after so many epochs that bring nothing better on the rows that select",
     "learning_rate": "of AdamW; of several, such as 5e-3,1e-2, the one that selects best; default: the method's",

@@ -28,6 +28,7 @@ from harness.model import PromptedModel
 from harness.objectives import Target, collate, count, loss_of, make_targets
 from harness.screen import Screen
 from harness.tracking import Report
+from harness.trunk import TrunkCache, TrunkRows
 
 CURVE_STEPS = 20
 """Steps between two points of the training curve."""
@@ -85,6 +86,7 @@ def train(
     validate: Callable[[], float] | None = None,
     report: Report = lambda values, step: None,
     on_step: Callable[[int], None] = lambda step: None,
+    trunk: TrunkCache | None = None,
 ) -> Progress:
     """Train what has `requires_grad`, from the start or from a checkpoint.
 
@@ -109,6 +111,7 @@ def train(
         report: told the numbers of each point of the curve and of each measurement, and before the first step nothing
             but where the training goes on.
         on_step: called before each step with its number, for tests.
+        trunk: keeps what the frozen layers without a prompt make of the rows; None: they are computed in each pass.
 
     Raises:
         Interrupted: after a signal; a checkpoint was written.
@@ -128,6 +131,7 @@ def train(
     best = checkpoint.with_name("best.safetensors")
     drawn = [int((order[: progress.step] == number).sum()) for number in range(len(tasks))]
     _set_mode(model, method, config)
+    states = [trunk and trunk.rows(task.features, model.prompt_of(task.task.card, task.language)) for task in tasks]
     began, saved = time.monotonic() - progress.seconds, time.monotonic()
     if not _is_over(progress, steps, config):
         report({}, progress.step)
@@ -138,7 +142,7 @@ def train(
             task = tasks[order[step]]
             batch = task.batches.rows(drawn[order[step]])
             drawn[order[step]] += 1
-            part = _backward(model, task, batch, config, device, progress, step)
+            part = _backward(model, task, states[order[step]], batch, config, device, progress, step)
             loss, right, stop = device.sum(*part, asked())
             if not math.isfinite(loss):
                 raise PolypromptError(
@@ -190,6 +194,7 @@ def total_steps(config: RunConfig, method: Method, tasks: Sequence[TaskTraining]
 def _backward(
     model: PromptedModel,
     task: TaskTraining,
+    states: TrunkRows | None,
     batch: Sequence[list[int]],
     config: RunConfig,
     device: Device,
@@ -219,7 +224,7 @@ def _backward(
             for number, (part, over) in enumerate(parts):
                 place = device.rank + device.world * number if model.backbone.training else 0
                 torch.manual_seed(config.seed * 1_000_003 + step + (place << 40))
-                results.append(_pass(model, task, part, over, device))
+                results.append(_pass(model, task, states, part, over, device))
             break
         except (MemoryError, RuntimeError) as error:
             if not _is_memory(error):
@@ -239,7 +244,12 @@ def _backward(
 
 
 def _pass(
-    model: PromptedModel, task: TaskTraining, part: Sequence[list[int]], counted: float, device: Device
+    model: PromptedModel,
+    task: TaskTraining,
+    states: TrunkRows | None,
+    part: Sequence[list[int]],
+    counted: float,
+    device: Device,
 ) -> tuple[float, float]:
     """One pass forward and back: its part of a mean over `counted`, and how many of these are right."""
     card, rows = task.task.card, [row for unit in part for row in unit]
@@ -247,7 +257,7 @@ def _pass(
     ids, lengths, types = device.tensors(pad(features, model.backbone.pad_id))
     targets = collate(card, features, [task.targets[row] for row in rows], ids.shape[1]).to(device.torch)
     with device.autocast():
-        outputs = model.outputs(card, ids, lengths, types, task.language)
+        outputs = model.outputs(card, ids, lengths, types, task.language, states and states.batch(rows, device))
         loss = loss_of(card, outputs, targets, lengths)
     (loss.total / counted).backward()
     return loss.total.item() / counted, (loss.right or 0) / counted
