@@ -18,6 +18,8 @@ from types import MappingProxyType
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+FAREWELL = 60.0
+"""Seconds that a process waits for another one that does not end: longer than any run of these tests takes."""
 
 
 @dataclass(frozen=True)
@@ -188,6 +190,7 @@ def _observe(folder: Path, act: Callable[[int], None]) -> None:
             notes["written"].append(str(arguments[0]))
 
     Backbone.forward, harness.execute.evaluate, harness.train._backward = counting, weighing, acting
+    processes.FAREWELL = processes.timedelta(seconds=FAREWELL)
     if act is stick:
         processes.PATIENCE = processes.timedelta(seconds=2)
     sys.addaudithook(watch)
