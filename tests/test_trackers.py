@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,6 +24,7 @@ from harness.screen import Screen
 from harness.tracking import Tracker, TrackerName
 from harness.train import CURVE_STEPS
 from leaderboard import build
+from leaderboard.collect import collect
 
 SMALL = ("--languages", "en", "--max-train", 40, "--max-eval", 9, "--batch", 8, "--epochs", 9, "--name", "x")
 
@@ -76,6 +78,9 @@ def test_tensorboard_shows_what_the_run_folder_holds(go, tmp_path, command):
     assert command(rescore, tmp_path / "x")[0] == 0
     status, _, error = command(build, tmp_path / "x", "--out", tmp_path / "site")
     assert status == 0, error
+    [one] = collect([tmp_path / "x"], pytest.fail)
+    other = replace(one, config=one.config.replace('tracker = "auto"', 'tracker = "wandb"'))
+    assert other.config != one.config and other.configuration == one.configuration
     status, output, error = go("--resume", "--json", "--tracker", "none")
     assert (status, json.loads(output)) == (0, results), error
     assert "is complete" in error
@@ -288,6 +293,6 @@ def test_the_tracker_is_no_part_of_what_a_run_is():
 
 
 def test_an_unknown_tracker_is_refused(command):
-    status, output, error = command(run, "--suite", "demo", "--tracker", "tensorbord")
+    status, output, error = command(run, "--suite", "demo", "--backbone", "none", "--tracker", "tensorbord")
     assert (status, output) == (2, "")
     assert "--tracker 'tensorbord'" in error and "'tensorboard'" in error
