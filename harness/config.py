@@ -246,6 +246,18 @@ def _checked(settings: dict[str, Any], source: str) -> RunConfig:
         raise PolypromptError(f"{source}: {option} {first['input']!r}: {first['msg']}") from None
 
 
+def refuse_begun(config: RunConfig) -> None:
+    """Refuse to begin a run a second time.
+
+    Raises:
+        PolypromptError: its folder is there.
+    """
+    if (config.folder / "config.toml").exists():
+        raise PolypromptError(
+            f"{config.folder} exists: add --resume to go on with it, or choose another --name or --out"
+        )
+
+
 def save_config(config: RunConfig, path: Path) -> None:
     """Write every setting, defaults included, so that the run does not change when a default does."""
     settings = {key: value for key, value in config.model_dump(mode="json").items() if value is not None}

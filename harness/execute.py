@@ -24,7 +24,7 @@ from harness import provenance
 from harness.adapt import merge
 from harness.backbone import load_backbone
 from harness.checkpoint import Progress
-from harness.config import RunConfig, load_config, save_config
+from harness.config import RunConfig, load_config, refuse_begun, save_config
 from harness.data import TaskRows, load_rows
 from harness.device import find_device
 from harness.evaluate import evaluate
@@ -160,7 +160,7 @@ def _is_finished(config: RunConfig, run: Path, resume: bool) -> bool:
     if not (run / "config.toml").exists():
         return False
     if not resume:
-        raise PolypromptError(f"{run} exists: add --resume to go on with it, or choose another --name or --out")
+        refuse_begun(config)
     before = load_config(run / "config.toml")
     if before.identity != config.identity:
         old, new = before.model_dump(mode="json"), config.model_dump(mode="json")

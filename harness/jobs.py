@@ -14,6 +14,7 @@ from enum import StrEnum
 
 from benchmarks.errors import PolypromptError
 from benchmarks.files import write_atomic
+from harness.at_once import DIED, at_once
 from harness.config import RunConfig
 from harness.lock import Busy, locked
 from harness.plan import Job
@@ -80,6 +81,28 @@ def one_by_one(jobs: Sequence[Job], screen: Screen) -> Iterator[tuple[Job, Outco
         elif busy:
             screen.say(f"jobs left to other processes: {len(busy)}")
         jobs = busy
+
+
+def several(jobs: Sequence[Job], count: int, screen: Screen) -> Iterator[tuple[Job, Outcome]]:
+    """Do jobs in so many processes at a time; those that others work on are looked at again when the rest is done."""
+    while jobs:
+        busy = []
+        for place, (state, error) in at_once([job.config for job in jobs], count, _perform):
+            outcome = Outcome(State.FAILED, error) if state == DIED else Outcome(State(state), error)
+            if outcome.state is State.BUSY:
+                busy.append(jobs[place])
+            else:
+                yield jobs[place], outcome
+        if busy and len(busy) == len(jobs):
+            time.sleep(PAUSE)
+        elif busy:
+            screen.say(f"jobs left to other processes: {len(busy)}")
+        jobs = busy
+
+
+def _perform(config: RunConfig) -> tuple[str, str]:
+    outcome = perform(config, Screen(quiet=True))
+    return outcome.state.value, outcome.error
 
 
 def _alone(config: RunConfig, screen: Screen) -> Outcome:

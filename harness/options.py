@@ -63,7 +63,7 @@ OPTIONS = {
     "name": "name of this run's folder; default: made from the settings",
 }
 LISTS = ("suite", "tasks", "languages", "train_languages", "task_file", "splits", "learning_rate")
-FLAGS = ("config", "preset", "list_presets", "seeds", "resume", "list", "json")
+FLAGS = ("config", "preset", "list_presets", "seeds", "at_once", "resume", "list", "json")
 SWITCHES = {
     "checkpoint_activations": "compute hidden states again on the way back: less memory, more time",
     "shard_backbone": "divide a frozen backbone's weights among the processes (FSDP), where one cannot hold them",
@@ -91,6 +91,9 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
     parser.add_argument("--preset", metavar="NAME", help="released hyper-parameters; other settings go before them")
     parser.add_argument("--list-presets", action="store_true", help="show them with the published numbers, then stop")
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="so many runs, each with the next seed")
+    parser.add_argument(
+        "--at-once", type=int, default=1, metavar="N", help="of --seeds: N at a time, a part of the cores each"
+    )
     parser.add_argument("--config", type=Path, metavar="FILE.toml", help="settings; the command line goes before them")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run of the same settings")
     parser.add_argument("--list", action="store_true", help="show suites, tasks, languages and files, then stop")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import asdict
 
@@ -21,7 +22,7 @@ from harness.options import parse
 from harness.presets import find_preset, presets, presets_table
 from harness.report import averages_table, score_table
 from harness.screen import Screen
-from harness.seeds import seeds_table, with_seeds
+from harness.seeds import seeds_table, side_by_side, with_seeds
 
 
 def main() -> int:
@@ -45,6 +46,10 @@ def main() -> int:
     config = make_config(settings, "command line")
     if flags.seeds < 1:
         raise PolypromptError(f"--seeds {flags.seeds}: at least 1 is needed")
+    if flags.at_once < 1:
+        raise PolypromptError(f"--at-once {flags.at_once}: at least 1 is needed")
+    if flags.at_once > 1 and int(os.environ.get("WORLD_SIZE") or 1) > 1:
+        raise PolypromptError("--at-once: the processes of a launcher work on one run; leave one of the two out")
     if flags.list:
         records = listing(config.data_dir, config.task_file)
         print(json.dumps(records, indent=2, ensure_ascii=False) if flags.json else listing_table(records))
@@ -58,12 +63,16 @@ def main() -> int:
     screen = Screen()
     configs = with_seeds(config, flags.seeds) if flags.seeds > 1 else [config]
     done: list[Results] = []
-    for one in configs:
-        try:
-            done.append(execute(one, flags.resume, screen))
-        except KeyboardInterrupt:
-            screen.say(f"interrupted; what was computed is in {one.folder}; the same command with --resume goes on")
-            return 130
+    try:
+        if flags.at_once > 1:
+            done += side_by_side(configs, flags.at_once, flags.resume, screen)
+        else:
+            for one in configs:
+                done.append(execute(one, flags.resume, screen))
+    except KeyboardInterrupt:
+        folder = configs[0].out if flags.at_once > 1 else configs[len(done)].folder
+        screen.say(f"interrupted; what was computed is in {folder}; the same command with --resume goes on")
+        return 130
     if flags.json:
         single = len(done) == 1
         print(done[0].model_dump_json(indent=2) if single else TypeAdapter(list[Results]).dump_json(done).decode())

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from tabulate import tabulate
 
+from benchmarks.errors import PolypromptError
 from benchmarks.results import Results
-from harness.config import RunConfig
+from harness.at_once import at_once
+from harness.config import RunConfig, refuse_begun
+from harness.screen import Screen
 
 
 def with_seeds(config: RunConfig, count: int) -> list[RunConfig]:
@@ -17,6 +20,45 @@ def with_seeds(config: RunConfig, count: int) -> list[RunConfig]:
     names = [config.name and f"{config.name}-s{seed}" for seed in seeds]
     pairs = zip(seeds, names, strict=True)
     return [config.model_copy(update={"seed": seed, "name": name}) for seed, name in pairs]
+
+
+def side_by_side(configs: Sequence[RunConfig], count: int, resume: bool, screen: Screen) -> list[Results]:
+    """Do runs, so many at a time; see `harness.at_once`.
+
+    Raises:
+        PolypromptError: runs failed; names the first of them. The others are complete.
+    """
+    found: dict[int, Results] = {}
+    failed: dict[int, str] = {}
+    if not resume:
+        for config in configs:
+            refuse_begun(config)
+    with screen.bar("runs", len(configs)) as bar:
+        for place, (state, text) in at_once(configs, count, _do):
+            name = configs[place].folder.name
+            bar.step(name)
+            screen.say(f"{name}: {state}" + ("" if state == _DONE else f": {text}"))
+            if state == _DONE:
+                found[place] = Results.model_validate_json(text)
+            else:
+                failed[place] = text
+    if failed:
+        place = min(failed)
+        others = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
+        raise PolypromptError(f"{configs[place].folder}{others}: {failed[place]}")
+    return [found[place] for place in range(len(configs))]
+
+
+_DONE, _FAILED = "done", "failed"
+
+
+def _do(config: RunConfig) -> tuple[str, str]:
+    from harness.execute import execute  # with torch
+
+    try:
+        return _DONE, execute(config, True, Screen(quiet=True)).model_dump_json()
+    except PolypromptError as error:
+        return _FAILED, str(error)
 
 
 def seeds_table(runs: Sequence[Results]) -> str:

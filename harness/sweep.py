@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from benchmarks.errors import run_command
+from benchmarks.errors import PolypromptError, run_command
 from benchmarks.results import Manifest, Results, read_model
-from harness.jobs import Outcome, State, is_done, one_by_one
+from harness.jobs import Outcome, State, is_done, one_by_one, several
 from harness.options import command_line
 from harness.plan import Job, read_plan
 from harness.screen import Screen
@@ -30,6 +30,9 @@ def main() -> int:
     parser.add_argument("plan", type=Path, metavar="FILE.toml", help="settings and what is varied (docs/sweeps.md)")
     parser.add_argument("--dry-run", action="store_true", help="show the plan and what is done of it, then stop")
     parser.add_argument("--print-jobs", action="store_true", help="print a command for each job that is not done")
+    parser.add_argument(
+        "--at-once", type=int, default=1, metavar="N", help="so many runs at a time, a part of the cores each"
+    )
     parser.add_argument("--ray", metavar="ADDRESS", help='do the jobs on a Ray cluster; "local": on this machine')
     parser.add_argument("--cpus", type=float, default=1, help="of each job with --ray (default: 1)")
     parser.add_argument("--gpus", type=float, default=0, help="of each job with --ray, parts allowed (default: 0)")
@@ -48,8 +51,10 @@ def main() -> int:
 
     logging.set_verbosity_error()
     outcomes = {job.config.folder: Outcome(State.SKIPPED) for job in jobs}  # until they are known to be otherwise
+    if flags.at_once < 1 or (flags.at_once > 1 and flags.ray is not None):
+        raise PolypromptError(f"--at-once {flags.at_once}: write a number from 1 on, and leave it out with --ray")
     if flags.ray is None or not todo:
-        performed = one_by_one(todo, screen)
+        performed = one_by_one(todo, screen) if flags.at_once == 1 else several(todo, flags.at_once, screen)
     else:
         from harness.ray_jobs import on_ray  # an extra, which other sweeps do without
 
