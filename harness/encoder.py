@@ -71,6 +71,7 @@ class FrozenEncoder:
         precision: of the layers. Embeddings are summed and normalised in that of the model.
     """
 
+    @torch.inference_mode(False)  # made during an evaluation, it may be trained through later
     def __init__(self, model: PreTrainedModel, precision: torch.dtype) -> None:
         family = FAMILIES[model.config.model_type]
         settings = {ours: getattr(model.config, theirs) for ours, theirs in family.settings.items()}

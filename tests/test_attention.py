@@ -265,6 +265,19 @@ def test_checkpointing_keeps_the_gradient(engine, monkeypatch):
     torch.testing.assert_close(*gradients)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_an_encoder_that_predicted_first_is_trained_through(precision, engine):
+    backbone, _ = make("bert", engine)
+    ids, types = rows(backbone.pad_id)
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision is torch.bfloat16):
+        with torch.inference_mode():
+            backbone(ids, LENGTHS, types)
+        tensor = random_prefix((0, 1, 2), 1).requires_grad_()
+        backbone(ids, LENGTHS, types, Prefix(tensor, (0, 1, 2)))[:, 0].float().sum().backward()
+    assert tensor.grad.any()
+
+
 def test_gate_at_zero_is_the_identity():
     backbone, _ = make("bert")
     ids, types = rows(backbone.pad_id)
