@@ -284,22 +284,23 @@ def average(suite: Suite, records: Iterable[ResultRecord]) -> dict[str, float | 
     return result | {"average": _mean(_mean(values.get(name) for name in group) for group in counted)}
 
 
-def gap(task: Task, records: Iterable[ResultRecord], metric: str = "") -> float | None:
+def gap(task: Task, records: Iterable[ResultRecord], metric: str = "", trained: Sequence[str] = ()) -> float | None:
     """The cross-lingual transfer gap: the score in the training language minus the mean of the others (XTREME).
 
     Args:
         task: trained in one of its languages.
         records: of one run, the task in its reported split; those of other tasks and splits are left out.
         metric: one metric alone; empty: the mean over those that count in the official average.
+        trained: the languages that it was trained in, whose mean is then taken; empty: its usual one.
 
     Returns:
         Points, 0 when nothing is lost in transfer; None where a language is missing, or none is trained in.
     """
     found = {r.language: r for r in records if r.task == task.name and r.split == task.eval_split}
     averaged = (metric,) if metric else task.averaged or task.card.metrics
-    trained = task.card.train_language
-    others = [language for language in task.card.languages if language != trained]
-    own = _mean(_values(found.get(trained or ""), averaged))
+    trained = trained or (task.card.train_language or "",)
+    others = [language for language in task.card.languages if language not in trained]
+    own = _mean(value for language in trained for value in _values(found.get(language), averaged))
     far = _mean(value for language in others for value in _values(found.get(language), averaged))
     return None if own is None or far is None else own - far
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tabulate import tabulate
@@ -43,17 +43,24 @@ def make_record(
     )
 
 
-def averages_table(suites: Sequence[Suite], records: Sequence[ResultRecord]) -> str:
-    """One line an official average and a cross-lingual gap that can be had from some records; "" when none can."""
+def averages_table(
+    suites: Sequence[Suite], records: Sequence[ResultRecord], trained: Mapping[str, Sequence[str]]
+) -> str:
+    """One line an official average and a cross-lingual gap that can be had from some records; "" when none can.
+
+    Args:
+        suites, records: of a run. trained: its tasks -> the languages that they were trained in.
+    """
     lines = []
     for suite in suites:
         for name, value in average(suite, records).items():
             if value is not None:
                 lines.append((suite.name, name, f"{value:.1f}"))
         for task in suite.tasks:
-            lost = gap(task, records)
+            languages = trained.get(task.card.answered_by) or [task.card.train_language or ""]
+            lost = gap(task, records, trained=languages)
             if lost is not None:
-                what = f"{task.name}: lost from {task.card.train_language} to the other languages"
+                what = f"{task.name}: lost from {' '.join(languages)} to the other languages"
                 lines.append((suite.name, what, f"{lost:.1f}"))
     if not lines:
         return ""

@@ -11,9 +11,7 @@ from pydantic import TypeAdapter
 
 from benchmarks.errors import PolypromptError
 from benchmarks.own.python import is_of_others, refuse_python
-from benchmarks.results import (
-    Results,
-)
+from benchmarks.results import Manifest, Results, read_model
 from harness.config import make_config, read_settings
 from harness.data import chosen_suites
 from harness.launcher import shards, together
@@ -78,8 +76,9 @@ def main() -> int:
         print(done[0].model_dump_json(indent=2) if single else TypeAdapter(list[Results]).dump_json(done).decode())
         return 0
     print(score_table(done[0].records) if len(done) == 1 else seeds_table(done))
-    if len(done) == 1:
-        averages = averages_table(chosen_suites(config), done[0].records)
+    if len(done) == 1 and done[0].records:
+        trained = read_model(config.folder / "manifest.json", Manifest).trained
+        averages = averages_table(chosen_suites(config), done[0].records, trained)
         if averages:
             print(f"\n{averages}")
     print("\nrun folder: " + " ".join(str(one.folder) for one in configs))

@@ -28,6 +28,7 @@ SIGNS = {
         "§",
         "the epoch was chosen on the very rows that are reported, as P-Tuning v2's code does: the best of many looks",
     ),
+    "trained": ("¶", "trained in this language, or in several, where others are scored without having seen any of it"),
     "doubt": ("≠", "the run's own results.json says something else; shown is what its predictions give"),
 }
 """Marks of a cell: the sign, and what it says."""
@@ -150,6 +151,11 @@ class EntryView:
     def languages(self, task: str) -> list[str]:
         """Languages in which a task was scored."""
         return [language for name, language in self.cells if name == task]
+
+    def trained(self, card: TaskCard) -> frozenset[str]:
+        """Languages that a task was trained in; scores in all others are zero-shot."""
+        usual = [card.train_language] if card.train_language else []
+        return frozenset(self.first.manifest.trained.get(card.answered_by, usual))
 
     def figure(self, task: str, languages: Sequence[str], card: TaskCard | None = None) -> Figure | None:
         """The main metric, mean over languages and seeds.
@@ -295,7 +301,7 @@ def _section(name: str, anchor: str, views: Sequence[EntryView]) -> Section:
             view,
             (
                 *(averages[view].get(kind) for kind in kinds),
-                *(view.figure(task, view.languages(task), cards[task]) for task in tasks),
+                *(_marked(view, cards[task]) for task in tasks),
             ),
         )
         for view in members
@@ -322,28 +328,41 @@ def _language_table(anchor: str, title: str, card: TaskCard, views: Sequence[Ent
     languages = [language for language in card.languages if language in scored]
     languages += sorted(scored - set(languages))
     languages.sort(key=lambda language: language != card.train_language)
+    views = [view for view in views if view.languages(card.name)]
+    everywhere = frozenset.intersection(*(view.trained(card) for view in views))
     rows = [
         Row(
             view,
-            (
-                view.figure(card.name, view.languages(card.name), card),
-                *(view.figure(card.name, [language]) for language in languages),
-            ),
+            (_marked(view, card), *(_marked(view, card, language, everywhere) for language in languages)),
         )
         for view in views
-        if view.languages(card.name)
     ]
     first = rows[0].entry
     metric = first.cells[card.name, first.languages(card.name)[0]][0].record.main[0]
     columns = [Column("Mean", (f"{len(languages)} languages",), "mean over languages", True)]
-    columns += [
-        Column(code, ("trained in",) if code == card.train_language else (), language_name(code)) for code in languages
-    ]
+    columns += [Column(code, ("trained in",) if code in everywhere else (), language_name(code)) for code in languages]
     note = f"Methods by language: {_words(metric)} of {card.name} in points, with its 95 % interval."
     absent = [language_name(code) for code in card.languages if code not in scored]
     if absent:
         note += f" Scored by no run here: {', '.join(absent)}."
     return _table(anchor, title, note, columns, rows, costs=False)
+
+
+def _marked(
+    view: EntryView, card: TaskCard, language: str | None = None, everywhere: frozenset[str] = frozenset()
+) -> Figure | None:
+    """The figure of a task, or of one of its languages, with a mark where it was trained in more than others were.
+
+    Args:
+        view, card, language: whose. everywhere: languages that every row of the table was trained in.
+    """
+    languages = view.languages(card.name) if language is None else [language]
+    figure = view.figure(card.name, languages, card if language is None else None)
+    trained = view.trained(card)
+    more = len(trained) > 1 if language is None else language in trained - everywhere
+    if figure is None or not more:
+        return figure
+    return replace(figure, signs=tuple(sign for sign in SIGNS if sign in (*figure.signs, "trained")))
 
 
 def _average_column(name: str, suite: Suite) -> Column:
@@ -407,7 +426,7 @@ def _signs(runs: Sequence[Run], cells: Sequence[Cell], partial: bool = False) ->
         "selected": any(_selected_on_reported(run) & seen for run in runs),
         "doubt": any(cell.doubts for cell in cells),
     }
-    return tuple(key for key in SIGNS if on[key])
+    return tuple(key for key in SIGNS if on.get(key))  # what was trained in is told by table, see `_marked`
 
 
 def _selected_on_reported(run: Run) -> set[str]:

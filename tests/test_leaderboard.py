@@ -337,6 +337,26 @@ def test_changed_predictions_are_noticed(tmp_path: Path) -> None:
     assert any("hash" in complaint for complaint in build([tmp_path / "a"], tmp_path / "site").complaints)
 
 
+def test_languages_that_a_run_was_trained_in_are_told_from_zero_shot_ones(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs/usual", [MANY])
+    write_run(tmp_path / "runs/several", [MANY], method="bitfit", trained={"many": ["en", "sw"]})
+    build([tmp_path / "runs"], tmp_path / "site")
+    page = Page(tmp_path / "site/index.html")
+    marked = {
+        (method, column)
+        for method in ("ptuning-v2", "bitfit")
+        for column in ("Mean", "en", "de", "sw")
+        if "¶" in row_of(page, method, column, 1)
+    }
+    assert marked == {("bitfit", "Mean"), ("bitfit", "sw")}
+    assert "¶" in row_of(page, "bitfit", "many", 0) and "¶" not in row_of(page, "ptuning-v2", "many", 0)
+    headings = [heading.split() for heading in page.tables[1][0][1:]]
+    assert {heading[0] for heading in headings if "trained" in heading} == {"en"}
+    pages = {name: Page(tmp_path / f"site/runs/{name}/index.html").text for name in ("usual", "several")}
+    assert "many: en, sw; all others are zero-shot" in pages["several"]
+    assert "zero-shot" not in pages["usual"]
+
+
 def test_no_run_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(PolypromptError, match="no usable run"):
         build([tmp_path], tmp_path / "site")

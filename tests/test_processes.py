@@ -123,8 +123,9 @@ def only_the_first_spoke(both: Started, run: Path) -> None:
         ("--method", "fine-tune"),
         ("--prompt-dropout", 0.3, "--micro-batch", 2, "--decay", "exponential", "--learning-rate", 5e-3),
         slow("--batch", 1, "--sharing", "separate", "--max-steps", 5),
+        ("--sharing", "low-rank", "--train-languages", "en,de", "--tasks", "demo-topic,demo-names", "--max-steps", 8),
     ],
-    ids=["ptuning-v2", "fine-tune", "dropout", "a row for two"],
+    ids=["ptuning-v2", "fine-tune", "dropout", "a row for two", "languages"],
 )
 def test_two_processes_end_where_one_ends(settings, pair):
     made = pair(*settings)

@@ -24,11 +24,14 @@ def record(task: str, suite: str, language: str, **scores: float) -> ResultRecor
 def test_averages_are_shown_when_nothing_is_missing_and_gaps_by_task():
     languages = next(task for task in xtreme.SUITE.tasks if task.name == "pawsx").card.languages
     records = [record("pawsx", "xtreme", code, accuracy=90.0 if code == "en" else 80.0) for code in languages]
-    lines = averages_table([xtreme.SUITE], records).splitlines()
+    lines = averages_table([xtreme.SUITE], records, {"pawsx": ["en"]}).splitlines()
     assert lines[2:] == ["xtreme   pawsx: lost from en to the other languages      10.0"]
-    assert averages_table([xtreme.SUITE], records[:-1]) == ""
+    two = averages_table([xtreme.SUITE], records, {"pawsx": ["en", "de"]}).splitlines()
+    assert two[2:] == ["xtreme   pawsx: lost from en de to the other languages       5.0"]
+    assert averages_table([xtreme.SUITE], records, {"pawsx": list(languages)}) == "", "nothing is zero-shot"
+    assert averages_table([xtreme.SUITE], records[:-1], {"pawsx": ["en"]}) == ""
     topics = [record("sst2", "glue", "en", accuracy=90.0)]
-    assert averages_table([glue.SUITE], topics) == "", "an average over fewer tasks would not compare"
+    assert averages_table([glue.SUITE], topics, {"sst2": ["en"]}) == "", "an average over fewer tasks would not compare"
 
 
 def test_every_metric_is_in_the_table():
