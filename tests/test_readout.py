@@ -482,8 +482,12 @@ def test_an_interrupted_run_ends_with_the_same_bytes(head, speaking, command, tm
     assert status == 0, error
     train = harness.learn.train
 
-    def interrupted(*arguments: object) -> object:
-        return train(*arguments, on_step=lambda step: os.kill(os.getpid(), signal.SIGINT) if step == 4 else None)
+    def interrupted(*arguments: object, **more: object) -> object:
+        def stop(step: int) -> None:
+            if step == 4:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        return train(*arguments, on_step=stop, **more)
 
     monkeypatch.setattr(harness.learn, "train", interrupted)
     assert command(run, *small(speaking, tmp_path / "parts", *options))[0] == 130

@@ -114,14 +114,14 @@ def test_a_resumed_run_goes_on_in_tensorboard(go, tmp_path, monkeypatch):
     kept = tmp_path / "x" / "checkpoints" / "rate-0.02" / "last.safetensors"
     at: dict[int, bytes] = {}
 
-    def broken(*arguments):
+    def broken(*arguments, **more):
         def on_step(step):
             if step == 31:
                 at[30] = kept.read_bytes()
             if step == 63:
                 raise RuntimeError("broken off")
 
-        return train(*arguments, on_step=on_step)
+        return train(*arguments, on_step=on_step, **more)
 
     more = ("--max-steps", 100, "--epochs", 99, "--checkpoint-seconds", 1e-9)
     monkeypatch.setattr(harness.learn, "train", broken)
@@ -237,8 +237,8 @@ def test_a_run_is_closed_when_interrupted_and_goes_on_under_its_name(go, tmp_pat
     monkeypatch.setattr(
         harness.learn,
         "train",
-        lambda *arguments: train(
-            *arguments, on_step=lambda step: os.kill(os.getpid(), signal.SIGINT) if step == 24 else None
+        lambda *arguments, **more: train(
+            *arguments, **more, on_step=lambda step: os.kill(os.getpid(), signal.SIGINT) if step == 24 else None
         ),
     )
     assert go("--tracker", "wandb")[0] == 130
