@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -16,12 +17,29 @@ from benchmarks.errors import PolypromptError
 from benchmarks.files import write_atomic
 
 
+class Point(NamedTuple):
+    """A point of the training curve: smoothed loss and share of right answers after so many steps and examples.
+
+    `examples` is None in checkpoints that are older than it.
+    """
+
+    step: int
+    loss: float
+    right: float
+    examples: int | None = None
+
+    def after(self, before: Progress) -> Point:
+        """The point in a training that goes on from another one."""
+        examples = None if self.examples is None else before.examples + self.examples
+        return self._replace(step=before.step + self.step, examples=examples)
+
+
 class Progress(BaseModel):
     """How far a training is.
 
     Attributes:
-        step: steps done. examples: rows seen. seconds: spent in training. interruptions: times it was continued.
-        curve: (step, smoothed loss, smoothed share of right answers) every few steps.
+        step: steps done. examples: examples (or windows) seen. seconds: spent in training.
+        interruptions: times it was continued. curve: a point every few steps.
         passes: into how many passes a batch was split for want of memory.
         selection: (step, score on the rows that select) each time it was measured. best: the step with the best one.
     """
@@ -34,7 +52,7 @@ class Progress(BaseModel):
     interruptions: int = 0
     loss: float | None = None
     score: float | None = None
-    curve: list[tuple[int, float, float]] = []
+    curve: list[Point] = []
     passes: int = 1
     selection: list[tuple[int, float]] = []
     best: int | None = None
@@ -50,7 +68,7 @@ class Progress(BaseModel):
                 "passes": max(self.passes, other.passes),
                 "selection": [*self.selection, *((self.step + step, score) for step, score in other.selection)],
                 "best": self.best if other.best is None else self.step + other.best,
-                "curve": [*self.curve, *((self.step + step, loss, score) for step, loss, score in other.curve)],
+                "curve": [*self.curve, *(point.after(self) for point in other.curve)],
             }
         )
 

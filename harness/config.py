@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from benchmarks.errors import PolypromptError
@@ -64,8 +73,10 @@ class RunConfig(BaseModel):
         max_length: pieces a row, in place of each task's own; None: each task's own.
         decay: of the learning rate: linear to zero, or by a factor of 0.95 after each epoch (the authors' code for
             tagging and question answering).
-        batch: examples a step. learning_rate: of AdamW; of several the one that
-            selects best; empty: the method's. weight_decay: of AdamW; None: the method's.
+        batch: examples a step; None where `tokens_per_batch` decides: as many as fit into so many pieces with padding,
+            at least one. Epochs, rates and the mixture of tasks then count examples in place of steps.
+        learning_rate: of AdamW; of several the one that selects best; empty: the method's.
+        weight_decay: of AdamW; None: the method's.
         splits: splits to predict and, where they are labelled, score; empty: the reported one of each task.
         max_train, max_eval: at most so many examples a task and language, drawn by a fixed seed; None: all.
         precision: "auto" is bf16 autocast where the processor computes in bf16, else fp32.
@@ -113,7 +124,8 @@ class RunConfig(BaseModel):
     temperature: Annotated[float, Field(ge=1)] = 2.0
     epochs: Annotated[float, Field(gt=0)] | None = None
     max_steps: Annotated[int, Field(ge=0)] | None = None
-    batch: Positive = 32
+    batch: Positive | None = 32
+    tokens_per_batch: Positive | None = None
     selection: Selection = Selection.HELD_OUT
     shots: Positive | None = None
     shots_seed: Annotated[int, Field(ge=0)] = 0
@@ -140,6 +152,15 @@ class RunConfig(BaseModel):
     out: Path = Path("runs")
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _has_one_size(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        if settings.get("tokens_per_batch") is None:
+            return settings
+        if settings.get("batch") is not None:
+            raise PydanticCustomError("batch", "--batch and --tokens-per-batch both say how large a step is: give one")
+        return settings | {"batch": None}
+
     @field_validator("head")
     @classmethod
     def _reads_the_first_piece(cls, head: HeadKind, info: ValidationInfo) -> HeadKind:
@@ -151,6 +172,8 @@ class RunConfig(BaseModel):
     def identity(self) -> str:
         """A hash of everything that decides the result: equal settings have equal identities."""
         where = {"out", "name", "checkpoint_seconds", "tracker", "task_file", "start_from", "shard_backbone"}
+        if self.tokens_per_batch is None:  # runs that are older than this setting go on
+            where.add("tokens_per_batch")
         text = json.dumps(self.model_dump(mode="json", exclude=where), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
@@ -182,6 +205,13 @@ def read_settings(path: Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise PolypromptError(f"{path}: not valid TOML: {error}") from None
     return {key.replace("-", "_"): value for key, value in raw.items()}
+
+
+def before(settings: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
+    """Settings with later ones, which go before them; a later size of the batch does so whichever way it is said."""
+    sizes = {"batch", "tokens_per_batch"}
+    kept = settings.items() if sizes.isdisjoint(later) else [item for item in settings.items() if item[0] not in sizes]
+    return dict(kept) | later
 
 
 def make_config(settings: dict[str, Any], source: str) -> RunConfig:
@@ -243,7 +273,8 @@ def _checked(settings: dict[str, Any], source: str) -> RunConfig:
         if first["type"] == "extra_forbidden":
             known = ", ".join(name.replace("_", "-") for name in RunConfig.model_fields)
             raise PolypromptError(f"{source}: {option[2:]} is no setting; known are {known}") from None
-        raise PolypromptError(f"{source}: {option} {first['input']!r}: {first['msg']}") from None
+        place = f"{option} {first['input']!r}: " if first["loc"] else ""
+        raise PolypromptError(f"{source}: {place}{first['msg']}") from None
 
 
 def refuse_begun(config: RunConfig) -> None:

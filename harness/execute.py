@@ -82,7 +82,7 @@ def _fill(config: RunConfig, resume: bool, screen: Screen, tracker: Tracker) -> 
         screen.say(sentence)
     masks, longest = mask_pieces(config.head, backbone, cards), max_positions(config, method, backbone)
     encoder = CachedEncoder(backbone.tokenizer, backbone.pad_id, backbone.token_types, longest, masks)
-    training = encode_training(rows, encoder, config.batch, config.seed)
+    training = encode_training(rows, encoder, config.batch, config.seed, config.tokens_per_batch)
     model = make_model(config, method, backbone, rows, training, readout)
     trained = trained_parameters(model)
     share = 100 * trained / sum(weight.numel() for weight in model.parameters())
@@ -149,7 +149,7 @@ def _fill(config: RunConfig, resume: bool, screen: Screen, tracker: Tracker) -> 
         interruptions=progress.interruptions,
     )
     write_model(run / "manifest.json", manifest)
-    curve = [{"step": step, "loss": loss, "right": right} for step, loss, right in progress.curve]
+    curve = [point._asdict() for point in progress.curve]
     write_atomic(run / "curve.json", json.dumps(curve) + "\n")
     write_model(run / "results.json", results)
     shutil.rmtree(run / "checkpoints", ignore_errors=True)

@@ -40,6 +40,8 @@ OPTIONS = {
     "max_steps": "stop after so many steps; 0: only predict and score",
     "splits": "splits to predict, such as dev,test; default: the reported one of each task",
     "batch": "examples a step",
+    "tokens_per_batch": "in place of --batch: as many examples a step as fit into so many tokens with padding; epochs, "
+    "rates and the mixture of tasks then count examples, whatever the steps hold",
     "cache_gb": "gigabytes of disk for what the layers below the first prompt make of rows, computed once; 0: no cache",
     "micro_batch": "at most so many examples of a batch in one pass, where memory is small",
     "patience": "stop after so many epochs that bring nothing better on the rows that select",
@@ -129,7 +131,7 @@ def command_line(config: RunConfig, processes: int = 1) -> str:
     start = ["python"] if processes == 1 else ["torchrun", "--nproc-per-node", str(processes)]
     words = [*start, "-m", "harness.run"]
     hashes = {"task_file_sha256", "start_from_sha256"}
-    for name, value in config.model_dump(mode="json", exclude_defaults=True, exclude=hashes).items():
+    for name, value in config.model_dump(mode="json", exclude_defaults=True, exclude_none=True, exclude=hashes).items():
         flag = "--" + name.replace("_", "-")
         if name == "files":
             words += [word for place, files in value.items() for word in (flag, f"{place}={','.join(files)}")]

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from benchmarks.errors import PolypromptError
 from benchmarks.own.python import is_of_others, refuse_python
 from benchmarks.results import Manifest, Results, read_model
-from harness.config import make_config, read_settings
+from harness.config import before, make_config, read_settings
 from harness.data import chosen_suites
 from harness.launcher import shards, together
 from harness.listing import listing, listing_table
@@ -31,10 +31,10 @@ def main() -> int:
         asked = make_config(from_file, str(flags.config))  # so that an error names the file
         if is_of_others(flags.config) and "task_file" not in settings:
             refuse_python(asked.task_file, flags.config)
-        settings = from_file | settings
+        settings = before(from_file, settings)
     if flags.preset is not None:
         released = find_preset(flags.preset).settings
-        settings = {key.replace("-", "_"): value for key, value in released.items()} | settings
+        settings = before({key.replace("-", "_"): value for key, value in released.items()}, settings)
     if flags.list_presets:
         shown = [asdict(preset) for preset in presets().values()]
         print(json.dumps(shown, indent=2) if flags.json else presets_table())

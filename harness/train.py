@@ -17,13 +17,13 @@ from torch import nn
 from benchmarks.errors import PolypromptError
 from benchmarks.task import Kind, Task
 from harness.batches import TrainingRows
-from harness.checkpoint import Progress, load_checkpoint, load_trained, save_checkpoint, save_trained
+from harness.checkpoint import Point, Progress, load_checkpoint, load_trained, save_checkpoint, save_trained
 from harness.config import RunConfig
 from harness.data import TaskRows
 from harness.device import Device, is_sharded
 from harness.features import Feature, TextEncoder, pad
 from harness.methods import Method, Weights
-from harness.mixture import schedule, shares
+from harness.mixture import Course, course, schedule, shares
 from harness.model import PromptedModel
 from harness.objectives import Target, collate, count, loss_of, make_targets
 from harness.screen import Screen
@@ -59,8 +59,15 @@ class TaskTraining:
     batches: TrainingRows
 
 
-def encode_training(rows: list[TaskRows], encoder: TextEncoder, batch: int, seed: int) -> list[TaskTraining]:
-    """Encode the training rows of every task that has some, each language of it apart."""
+def encode_training(
+    rows: list[TaskRows], encoder: TextEncoder, batch: int | None, seed: int, pieces: int | None = None
+) -> list[TaskTraining]:
+    """Encode the training rows of every task that has some, each language of it apart.
+
+    Args:
+        rows: of all tasks. encoder: of the backbone.
+        batch, pieces: see `harness.batches.TrainingRows`. seed: of the order.
+    """
     result = []
     for number, task_rows in enumerate(rows):
         card = task_rows.task.card
@@ -68,7 +75,7 @@ def encode_training(rows: list[TaskRows], encoder: TextEncoder, batch: int, seed
             features = encoder.features(card, split.examples)
             targets = make_targets(card, split.examples, features)
             order = [seed, number + place * len(rows)]  # an order of its own
-            batches = TrainingRows(features, card.kind is Kind.CHOICE, batch, order)
+            batches = TrainingRows(features, card.kind is Kind.CHOICE, batch, order, pieces)
             result.append(TaskTraining(task_rows.task, language, features, targets, batches))
     return result
 
@@ -117,10 +124,8 @@ def train(
         Interrupted: after a signal; a checkpoint was written.
         PolypromptError: the loss is not finite, or memory is too small for a single row.
     """
-    sizes = [len(task.batches) for task in tasks]
-    steps = total_steps(config, method, tasks)
-    epoch = sum(task.batches.per_epoch for task in tasks)
-    order = schedule(shares(sizes, config.sampling, config.temperature), steps, config.seed)
+    plan = plan_steps(config, method, tasks)
+    steps, order = len(plan), plan.tasks
     rate = rate or method.learning_rate
     optimizer = torch.optim.AdamW(_groups(model, config, method), lr=rate)
     trained = [weight for weight in model.parameters() if weight.requires_grad]
@@ -151,7 +156,7 @@ def train(
                 )
             device.sum_gradients(trained)
             nn.utils.clip_grad_norm_(trained, 1.0)
-            decayed = 1 - step / steps if config.decay == "linear" else EXPONENT ** (step // epoch)
+            decayed = decay(config, plan, step)
             for group in optimizer.param_groups:
                 group["lr"] = rate * decayed  # from the step alone, nothing to store
             optimizer.step()
@@ -163,9 +168,10 @@ def train(
                 progress.score = _smooth(progress.score, right)
             done = progress.step == steps
             if progress.step % CURVE_STEPS == 0 or done:
-                progress.curve.append((progress.step, round(progress.loss, 5), round(progress.score or 0.0, 5)))
+                right = round(progress.score or 0.0, 5)
+                progress.curve.append(Point(progress.step, round(progress.loss, 5), right, progress.examples))
                 report(_shown(progress, rate * decayed), progress.step)
-            measured = validate is not None and (progress.step % epoch == 0 or done)
+            measured = validate is not None and (plan.epochs(progress.step) > plan.epochs(step) or done)
             if measured:
                 _measure(model, progress, validate, best, identity, device)
                 report({"select/score": progress.selection[-1][1]}, progress.step)
@@ -184,11 +190,20 @@ def train(
     return progress
 
 
-def total_steps(config: RunConfig, method: Method, tasks: Sequence[TaskTraining]) -> int:
-    """Steps of a training: the epochs asked for, in the mean over all rows, or `max_steps` if that is less."""
-    epochs = config.epochs or method.epochs
-    steps = max(1, round(epochs * sum(task.batches.per_epoch for task in tasks)))
-    return steps if config.max_steps is None else min(steps, config.max_steps)
+def plan_steps(config: RunConfig, method: Method, tasks: Sequence[TaskTraining]) -> Course:
+    """The steps of a training: the epochs asked for, in the mean over all rows, or `max_steps` if that is less."""
+    epoch = sum(task.batches.per_epoch for task in tasks)
+    total = max(1, round((config.epochs or method.epochs) * epoch))
+    if config.max_steps is not None:  # that many steps count no more, and what comes after them need not be planned
+        total = min(total, config.max_steps * max(task.batches.most for task in tasks))
+    share = shares([len(task.batches) for task in tasks], config.sampling, config.temperature)
+    due = schedule(share, total, config.seed)
+    return course(due, [task.batches.counts for task in tasks], epoch, config.max_steps)
+
+
+def decay(config: RunConfig, plan: Course, step: int) -> float:
+    """By what the learning rate of a step is multiplied."""
+    return 1 - int(plan.seen[step]) / plan.total if config.decay == "linear" else EXPONENT ** plan.epochs(step)
 
 
 def _backward(
@@ -291,8 +306,8 @@ def _measure(
 
 def _shown(progress: Progress, rate: float) -> dict[str, float]:
     """The last point of the curve under the names that a tracker shows; no share of right answers in regression."""
-    _, loss, right = progress.curve[-1]
-    shown = {"train/loss": loss, "train/right": right, "train/learning_rate": rate}
+    point = progress.curve[-1]
+    shown = {"train/loss": point.loss, "train/right": point.right, "train/learning_rate": rate}
     return shown if progress.score is not None else {k: v for k, v in shown.items() if k != "train/right"}
 
 
