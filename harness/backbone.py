@@ -116,6 +116,7 @@ class Backbone(nn.Module):
         self.source = source
         self.engine = engine
         self._again = False
+        self._settled = False
         self._encoders: dict[tuple[torch.device, torch.dtype], FrozenEncoder] = {}
         self.pad_id: int = config.pad_token_id or 0
         masks = (tokenizer.token_to_id(mask) for mask in MASKS)
@@ -235,8 +236,19 @@ class Backbone(nn.Module):
         autocast = torch.is_autocast_enabled(device.type)
         precision = torch.get_autocast_dtype(device.type) if autocast else torch.float32
         if (device, precision) not in self._encoders:
+            assert not self._settled, f"only one precision is kept, and not {precision}"
             self._encoders[device, precision] = FrozenEncoder(self.model, precision)
         return self._encoders[device, precision]
+
+    def settle(self, precision: torch.dtype) -> None:
+        """Keep the layers' weights in one precision alone, so that they take no more memory than that.
+
+        Args:
+            precision: in which the frozen encoder is to compute from here on; no other one is possible any more.
+        """
+        if self.engine == "own" and precision is not torch.float32 and not self._is_trained():
+            self._encoders = {(self.words.weight.device, precision): FrozenEncoder(self.model, precision, alone=True)}
+            self._settled = True
 
     def _is_trained(self) -> bool:
         trained = any(weight.requires_grad for weight in self.model.parameters())

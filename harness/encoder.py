@@ -69,10 +69,11 @@ class FrozenEncoder:
     Args:
         model: of one of `harness.anatomy.FAMILIES`; weights that have the precision already are shared with it.
         precision: of the layers. Embeddings are summed and normalised in that of the model.
+        alone: leave the model no other copy of these weights than this one; it cannot compute any more by itself.
     """
 
     @torch.inference_mode(False)  # made during an evaluation, it may be trained through later
-    def __init__(self, model: PreTrainedModel, precision: torch.dtype) -> None:
+    def __init__(self, model: PreTrainedModel, precision: torch.dtype, alone: bool = False) -> None:
         family = FAMILIES[model.config.model_type]
         settings = {ours: getattr(model.config, theirs) for ours, theirs in family.settings.items()}
         self.precision = precision
@@ -85,9 +86,16 @@ class FrozenEncoder:
         def linear(number: int, *names: str) -> Linear:
             parts = [part(name, number) for name in names]
             if len(parts) == 1:
-                return Linear(parts[0].weight.detach().to(precision), parts[0].bias.detach().to(precision))
-            weight, bias = (torch.cat([getattr(p, kind).detach() for p in parts]) for kind in ("weight", "bias"))
-            return Linear(weight.to(precision), bias.to(precision))
+                made = Linear(parts[0].weight.detach().to(precision), parts[0].bias.detach().to(precision))
+            else:
+                weight, bias = (torch.cat([getattr(p, kind).detach() for p in parts]) for kind in ("weight", "bias"))
+                made = Linear(weight.to(precision), bias.to(precision))
+            begin = 0
+            for module in parts if alone else ():
+                end = begin + len(module.bias)
+                module.weight.data, module.bias.data = made.weight[begin:end], made.bias[begin:end]
+                begin = end
+            return made
 
         def norm(number: int, name: str) -> Norm:
             module = part(name, number)

@@ -11,6 +11,8 @@ from contextlib import closing, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
+import torch
+
 from benchmarks.errors import PolypromptError
 from benchmarks.files import write_atomic
 from benchmarks.results import (
@@ -90,7 +92,10 @@ def _fill(config: RunConfig, resume: bool, screen: Screen, tracker: Tracker) -> 
     def place(model: PromptedModel) -> PromptedModel:
         if config.shard_backbone:
             device.shard(model.backbone)
-        return model.to(device.torch)
+        model = model.to(device.torch)
+        if device.precision == "bf16" and not config.shard_backbone:
+            model.backbone.settle(torch.bfloat16)
+        return model
 
     fresh: list[PromptedModel] = [place(model)]
 

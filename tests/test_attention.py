@@ -392,3 +392,24 @@ def test_weights_that_are_trained_are_not_copied():
                     backbone.model.get_parameter("encoder.layer.1.output.dense.weight").mul_(3)
             after = backbone(ids, LENGTHS, types)
             assert (after[0] - before[0]).abs().max() > 0.5
+
+
+def test_weights_are_kept_once():
+    """In bf16 alone: the same answers as with the fp32 weights beside them, in half of the layers' memory."""
+    for family in ("bert", "distilbert"):
+        both, _ = make(family)
+        alone, _ = make(family)
+        ids, types = rows(both.pad_id)
+        layers = [name for name, _ in both.model.named_parameters() if ".layer." in name]
+        with torch.autocast("cpu", torch.bfloat16):
+            expected = both(ids, LENGTHS, types)
+            alone.settle(torch.bfloat16)
+            assert torch.equal(alone(ids, LENGTHS, types), expected)
+            copies = alone.frozen()
+        weights = [alone.model.get_parameter(name) for name in layers]
+        linear = [weight for name, weight in zip(layers, weights, strict=True) if "norm" not in name.lower()]
+        assert {weight.dtype for weight in linear} == {torch.bfloat16}
+        held = {weight.data_ptr() for layer in copies.layers for weight in (layer.qkv.weight, layer.ffn_in.weight)}
+        assert held <= {weight.data_ptr() for weight in linear}, "the model's weights are these and no others"
+        with pytest.raises(AssertionError, match="one precision"):
+            alone(ids, LENGTHS, types)
