@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,11 +19,12 @@ from tiny import tiny_model
 from benchmarks.registry import find_task
 from benchmarks.results import Manifest, Results, read_model, read_predictions
 from harness import rescore, run
-from harness.config import load_config
+from harness.config import before, load_config, make_config, save_config
 from harness.data import load_evaluation
 from harness.device import find_device
 from harness.evaluate import predict
 from harness.features import TextEncoder
+from harness.options import command_line, parse
 from harness.store import load_run
 
 ROOT = Path(__file__).parents[1]
@@ -224,6 +226,11 @@ def test_every_way_to_share_a_prompt(sharing, others, backbone, command, tmp_pat
         (("--suite", "demo", "--languages", "xx"), "--languages xx: no chosen task has it; there are ar, de"),
         (("--suite", "demo", "--method", "magic"), "choose one of ptuning-v2"),
         (("--suite", "demo", "--batch", "0"), "--batch '0'"),
+        (("--suite", "demo", "--tokens-per-batch", "0"), "--tokens-per-batch '0'"),
+        (
+            ("--suite", "demo", "--batch", "8", "--tokens-per-batch", "99"),
+            "line: --batch and --tokens-per-batch both say",
+        ),
         (("--suite", "demo", "--init", "ones"), "--init 'ones'"),
         (("--suite", "demo", "--prompt-layers", "9"), "is no layer of this backbone"),
         (("--suite", "demo", "--files", "x"), "write TASK.SPLIT=FILE"),
@@ -297,3 +304,17 @@ def test_the_list_shows_what_is_there(command, tmp_path):
     status, output, _ = command(run, "--list")
     assert status == 0
     assert "udpos" in output
+
+
+def test_the_size_of_a_batch_is_said_in_one_of_two_ways(tmp_path):
+    plain, budget = make_config({}, "here"), make_config({"tokens_per_batch": 512}, "here")
+    assert (plain.batch, plain.tokens_per_batch, budget.batch, budget.tokens_per_batch) == (32, None, None, 512)
+    assert plain.identity != budget.identity != make_config({"tokens_per_batch": 513}, "here").identity
+    save_config(budget, tmp_path / "config.toml")
+    assert load_config(tmp_path / "config.toml") == budget
+    words = shlex.split(command_line(budget))[3:]
+    assert make_config(parse(words)[1], "here") == budget
+    # What comes later goes before, whichever way it is said: a preset or a file may have the other one.
+    assert before({"batch": 8, "seed": 1}, {"tokens_per_batch": 512}) == {"seed": 1, "tokens_per_batch": 512}
+    assert before({"tokens_per_batch": 512}, {"batch": 8}) == {"batch": 8}
+    assert before({"batch": 8}, {"seed": 1}) == {"batch": 8, "seed": 1}

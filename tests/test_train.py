@@ -37,11 +37,12 @@ def prepare(method_name, tmp_path, **settings):
     card = TaskCard(name="task", suite="test", kind=Kind.CLASSIFICATION, labels=LABELS, metrics=("accuracy",))
     task = Task(card, source=None, title="", licence="", url="", how_to_get="")  # rows are given, none are read
     rows = [TaskRows(task, {"en": Split(examples(22))}, {}, {}, {}, frozenset())]
-    settings = {"batch": 4, "seed": 3, "prompt_length": 3, "pooling": "mean", "max_steps": 9, "epochs": 9} | settings
+    settings = {"seed": 3, "prompt_length": 3, "pooling": "mean", "max_steps": 9, "epochs": 9} | settings
+    settings = settings if "tokens_per_batch" in settings else {"batch": 4} | settings
     config = RunConfig(method=method_name, **settings)
     backbone = Backbone("tiny", tiny_model("bert"), tiny_tokenizer("bert"))
     encoder = TextEncoder(backbone.tokenizer, backbone.pad_id, backbone.token_types, backbone.max_positions)
-    training = encode_training(rows, encoder, config.batch, config.seed)
+    training = encode_training(rows, encoder, config.batch, config.seed, config.tokens_per_batch)
     method = find_method(method_name)
     model = make_model(config, method, backbone, rows, training)
 
@@ -109,6 +110,7 @@ SETTINGS = [
     *(("ptuning-v2", {}), ("prompt-tuning", {}), ("bitfit", {}), ("lora", {}), ("linear-probe", {}), ("fine-tune", {})),
     *(("ptuning-v2", {"reparameterise": True, "prompt_dropout": 0.2}), ("prompt-tuning", {"reparameterise": True})),
     *(("ptuning-v2", {"init": "zero-gated"}), ("ptuning-v2", {"positions": "shifted"})),
+    *(("ptuning-v2", {"tokens_per_batch": 24}), ("fine-tune", {"tokens_per_batch": 40})),
     *(("ptuning-v2", {"sharing": "low-rank"}), ("prompt-tuning", {"sharing": "low-rank"})),
     *(("ptuning-v2", {"sharing": "separate"}), ("prompt-tuning", {"sharing": "separate", "init": "normal"})),
 ]
@@ -286,3 +288,49 @@ def test_the_best_measured_weights_are_kept(tmp_path):
     progress = go(validate=validate)
     assert (progress.step, progress.best) == (18, 12), "stopped after one epoch that brought nothing better"
     close([weight for weight in model.parameters() if weight.requires_grad], seen[1], 0)
+
+
+def rates_of(monkeypatch, folder, **settings):
+    """What was seen before each step -> the rate of that step, by the optimiser; and the steps of measurements."""
+    used = []
+    step = torch.optim.AdamW.step
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: used.append(self.param_groups[0]["lr"]) or step(self))
+    _, training, _, go = prepare("linear-probe", folder, learning_rate=0.02, **settings)
+    progress = go(validate=lambda: 0.0)
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    seen = [0]
+    for number in range(progress.step):
+        seen.append(seen[-1] + len(training[0].batches.rows(number)))
+    assert progress.examples == seen[-1] == progress.curve[-1].examples
+    return dict(zip(seen, used, strict=False)), [seen[step] for step, _ in progress.selection], seen
+
+
+@pytest.mark.parametrize("decay", ["linear", "exponential"])
+def test_rates_and_measurements_count_examples(decay, tmp_path, monkeypatch):
+    """22 rows, two and a half epochs: 55 examples, however they are packed."""
+    runs = []
+    for budget in (24, 50):
+        settings = {"tokens_per_batch": budget, "decay": decay, "epochs": 2.5, "max_steps": None}
+        rates, measured, seen = rates_of(monkeypatch, tmp_path / str(budget), **settings)
+        by_hand = [0.02 * ((55 - n) / 55 if decay == "linear" else 0.95 ** (n // 22)) for n in rates]
+        assert list(rates.values()) == pytest.approx(by_hand)
+        assert measured == [22, 44, seen[-1]], "each epoch has whole batches, and the end"
+        assert seen[-2] < 55 <= seen[-1]
+        runs.append(rates)
+    assert len(runs[0]) > 1.5 * len(runs[1])
+    both = runs[0].keys() & runs[1].keys()
+    assert {0, 22, 44} <= both
+    assert [runs[0][n] for n in both] == [runs[1][n] for n in both]
+
+
+def test_the_last_of_a_fixed_number_of_steps_has_the_last_rate(tmp_path, monkeypatch):
+    rates, _, seen = rates_of(monkeypatch, tmp_path, tokens_per_batch=24, max_steps=5)
+    assert len(rates) == 5
+    assert list(rates.values()) == pytest.approx([0.02 * (1 - n / seen[5]) for n in seen[:5]])
+
+
+def test_a_batch_of_a_budget_is_split_as_any_other(tmp_path):
+    plain, progress, _ = weights_after(tmp_path / "plain", tokens_per_batch=60)
+    assert progress.examples > 4 * 9
+    other, _, _ = weights_after(tmp_path / "other", tokens_per_batch=60, micro_batch=2)
+    close(plain, other, 2e-5)
