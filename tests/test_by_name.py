@@ -92,8 +92,12 @@ def test_such_tasks_are_trained_stored_continued_and_exported(
     options = ("--task-file", tasks, "--backbone", speaking, *small, *settings)
     train = harness.learn.train
 
-    def interrupted(*arguments: object) -> object:
-        return train(*arguments, on_step=lambda step: os.kill(os.getpid(), signal.SIGINT) if step == 4 else None)
+    def interrupted(*arguments: object, **more: object) -> object:
+        def stop(step: int) -> None:
+            if step == 4:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        return train(*arguments, on_step=stop, **more)
 
     monkeypatch.setattr(harness.learn, "train", interrupted)
     status, _, error = command(run, *options)
