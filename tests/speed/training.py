@@ -113,7 +113,7 @@ class Measured:
         third = {"prompt_layers": f"top:{backbone.layers // 3}"}
         self.all = Ours(backbone, [training], prompt_length=SLOTS)
         self.top = Ours(backbone, [training], True, prompt_length=SLOTS, **third)
-        seeds = [Ours(backbone, [few], True, prompt_length=SLOTS, seed=seed, **third) for seed in range(SEEDS)]
+        seeds = [Ours(backbone, [training], True, prompt_length=SLOTS, seed=seed, **third) for seed in range(SEEDS)]
         rows, pad, card = items(few, range(cell.peer_rows)), backbone.pad_id, training.task.card
         models = {
             "reference": reference(backbone, card, SLOTS),
@@ -166,6 +166,8 @@ class Measured:
             "seconds": {name: spread(values).record for name, values in found.items()},
             "operations": {"ours": all_.all, "ours-top-third": top.all},
             "attention": all_.attention / all_.all,
+            "padding": sum(rows * longest for rows, longest in batches(self.drawn.training)) / sum(self.drawn.lengths)
+            - 1,
             "filling": self.top.filling,
             "gigaflops": spread(speeds).record,
         }
@@ -206,10 +208,11 @@ def tables(report: dict[str, Any]) -> str:
                 ratio = report["ratios"].get(f"{cell['cell']} {ours} : {name}")
                 line[ours] = "" if ratio is None else str(Spread(**ratio))
             lines.append(line)
-        filling = (
-            f"filling the cache: {1e3 * cell['filling']:.2f} ms a row; attention: {cell['attention']:.0%} of products"
+        notes = (
+            f"of the products {cell['attention']:.0%} are in attention; padding of ours: {cell['padding']:.0%}; "
+            f"filling the cache: {1e3 * cell['filling']:.2f} ms a row"
         )
-        parts.append(f"{title}\n{tabulate(lines, headers='keys', disable_numparse=True)}\n{filling}")
+        parts.append(f"{title}\n{tabulate(lines, headers='keys', disable_numparse=True)}\n{notes}")
     lines = [{"ratio": name, **values} for name, values in report["goals"].items()]
     parts.append(tabulate(lines, headers="keys", floatfmt=".3g"))
     if report["growth"]:
