@@ -133,7 +133,11 @@ def test_peers_train_what_they_are_meant_to(task, long_backbone, tmp_path):
         before = {name: weight.clone() for name, weight in model.named_parameters()}
         if trained is not None:
             assert sum(w.numel() for w in model.parameters() if w.requires_grad) == trained
+        computed = []
+        last = model.get_submodule(next(name for name, _ in model.named_modules() if name.endswith("output.dense")))
+        last.register_forward_hook(lambda module, inputs, output, into=computed: into.append(output.dtype))
         assert run_trainer(model, given, collate, 4, bf16=length is None) > 0
+        assert set(computed) == {torch.float32 if length else torch.bfloat16}
         changed = {name for name, weight in model.named_parameters() if not torch.equal(weight, before[name])}
         if trained is None:
             assert any(f"layer.{layers - 1}." in name for name in changed)

@@ -37,7 +37,7 @@ class Ours:
     def __init__(
         self, backbone: Backbone, training: Sequence[TaskTraining], cached: bool = False, **settings: Any
     ) -> None:
-        batch = training[0].batches.batch
+        batch = training[0].batches.limit
         self.config = RunConfig(**{"batch": batch, "epochs": 1, "weight_decay": 0.0, "init": "kv", **settings})
         self._training, self._method = training, find_method(self.config.method)
         tasks = [TaskRows(part.task, {}, {}, {}, {}, frozenset()) for part in training]

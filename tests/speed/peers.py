@@ -160,7 +160,8 @@ def run_trainer(
     """Train by Trainer once over some rows.
 
     Args:
-        model: what has `requires_grad` is trained, from where it is. rows: all of them. collate: see `collator`.
+        model: what has `requires_grad` is trained. A new one each time: accelerate leaves its precision on a model.
+        rows: all of them. collate: see `collator`.
         batch: rows a step. bf16: under autocast. steps: stop there; -1: after all rows.
 
     Returns:

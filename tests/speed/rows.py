@@ -94,7 +94,7 @@ def part(training: TaskTraining, count: int) -> TaskTraining:
     middles = ((np.arange(count) + 0.5) * len(order) / count).astype(int)
     rows = np.random.default_rng(1).permutation([order[place] for place in middles]).tolist()
     chosen = [training.features[row] for row in rows], [training.targets[row] for row in rows]
-    return _training(training.task, *chosen, training.batches.batch)
+    return _training(training.task, *chosen, training.batches.limit)
 
 
 def _training(task: Task, features: list[Feature], targets: list, batch: int) -> TaskTraining:

@@ -74,8 +74,8 @@ SMALL, LARGE = "minilm-l6-en", "e5-small-multilingual"
 CELLS = (
     Cell(SMALL, "mrpc", 32, 512, 128, 110),
     Cell(LARGE, "rte", 32, 256, 64, 150),
-    Cell(SMALL, "sst2", 32, 512, 128, 50),
-    Cell(LARGE, "sst2", 32, 256, 64, 60),
+    Cell(SMALL, "sst2", 32, 512, 128, 45),
+    Cell(LARGE, "sst2", 32, 256, 64, 50),
     Cell(SMALL, "squadshifts", 8, 128, 16, 60),
     Cell(LARGE, "squadshifts", 8, 64, 16, 100),
 )
@@ -115,16 +115,16 @@ class Measured:
         self.top = Ours(backbone, [training], True, prompt_length=SLOTS, **third)
         seeds = [Ours(backbone, [training], True, prompt_length=SLOTS, seed=seed, **third) for seed in range(SEEDS)]
         rows, pad, card = items(few, range(cell.peer_rows)), backbone.pad_id, training.task.card
-        models = {
-            "reference": reference(backbone, card, SLOTS),
-            "peft": peft_prefix(backbone, card, SLOTS),
-            "fine-tune": whole(backbone, card),
+        make = {
+            "reference": lambda: reference(backbone, card, SLOTS),
+            "peft": lambda: peft_prefix(backbone, card, SLOTS),
+            "fine-tune": lambda: whole(backbone, card),
         }
 
         def peer(name: str) -> Callable[..., float]:
-            model, padded = models[name.removesuffix("-fp32").removesuffix("-bf16")], name == "reference"
+            begin, padded = make[name.removesuffix("-fp32").removesuffix("-bf16")], name == "reference"
             collate = collator(pad, card.max_length if padded else None)
-            return lambda steps=-1: run_trainer(model, rows, collate, cell.batch, name.endswith("bf16"), steps)
+            return lambda steps=-1: run_trainer(begin(), rows, collate, cell.batch, name.endswith("bf16"), steps)
 
         self._peers = {name: peer(name) for name in peers}
         self._shapes = sorted(batches(training), key=lambda shape: shape[1])[1::4]
