@@ -258,7 +258,7 @@ def test_counts_are_those_of_the_publications() -> None:
         "superglue/COPA/train.jsonl": 400,
         "xtreme/download/xnli/test-de.tsv": 5_010,
         "xtreme/download/xquad/xquad.de.json": 1_190,
-        "xtreme/download/tatoeba/de-en.de": 1_000,
+        "xtreme/download/tatoeba/de-en.en": 1_000,  # the side whose sentences are searched for
         "squad/squadshifts/new_wiki_v1.0.json": 7_938,
         "xtreme/gold/xnli_test_labels.txt": None,  # it goes with the rows of every language
     }
