@@ -413,3 +413,24 @@ def test_weights_are_kept_once():
         assert held <= {weight.data_ptr() for weight in linear}, "the model's weights are these and no others"
         with pytest.raises(AssertionError, match="one precision"):
             alone(ids, LENGTHS, types)
+
+
+@pytest.mark.parametrize("read", [None, 0])
+def test_packed_weights_give_the_same(read, monkeypatch):
+    """Packed or not: states and gradients to within a rounding of bf16."""
+    found = []
+    for most in (encoder.PACKED, 0):
+        monkeypatch.setattr(encoder, "PACKED", most)
+        backbone, _ = make("bert")
+        ids, types = rows(backbone.pad_id)
+        prefix = Prefix(random_prefix((0, 1, 2), 1).requires_grad_(), (0, 1, 2))
+        with torch.autocast("cpu", torch.bfloat16):
+            states = backbone(ids, LENGTHS, types, prefix, read)
+            packed = [layer.ffn_in.packed for layer in backbone.frozen().layers]
+        if most and packed[0] is None:
+            pytest.skip("this processor computes no bf16")
+        assert all((one is not None) is bool(most) for one in packed)
+        states[0].sum().backward()
+        found.append((states[0].detach(), prefix.tensor.grad))
+    for one, other in zip(*found, strict=True):
+        assert (one - other).abs().max() < 0.02 * other.abs().max()
