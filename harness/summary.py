@@ -19,8 +19,8 @@ def summary_table(records: Sequence[Mapping[str, Any]]) -> str:
 
     Returns:
         Columns: the settings; the score of each task, "mean ± standard deviation (seeds)", of the number of runs where
-        one is missing; trained share of the parameters, seconds of training and most memory, all in the mean over
-        tasks and seeds.
+        one is missing; trained share of the parameters, seconds of training and most memory: medians over seeds, for
+        one that shared its machine tells little, in the mean over tasks.
     """
     scored = [record for record in records if record["score"] is not None]
     if not scored:
@@ -36,8 +36,8 @@ def summary_table(records: Sequence[Mapping[str, Any]]) -> str:
     for place, found in lines.items():
         cells = [_cell([r["score"] for r in found if r["job"].get(TASKS, "score") == task], seeds) for task in tasks]
         costs = [
-            _mean(found, name, form)
-            for name, form in (("share", "{:.2g}"), ("seconds", "{:.0f}"), ("memory", "{:.0f}"))
+            _cost(found, name, form)
+            for name, form in (("share", "{:.3g}"), ("seconds", "{:.0f}"), ("memory", "{:.0f}"))
         ]
         rows.append((*place, *cells, *costs))
     headers = (*settings, *tasks, "trained %", "seconds", "MiB")
@@ -53,6 +53,9 @@ def _cell(scores: Sequence[float], seeds: int) -> str:
     return mean + spread + (f" ({len(scores)})" if len(scores) < seeds else "")
 
 
-def _mean(found: Sequence[Mapping[str, Any]], name: str, form: str) -> str:
-    values = [record[name] for record in found if record[name] is not None]
-    return form.format(np.mean(values)) if values else ""
+def _cost(found: Sequence[Mapping[str, Any]], name: str, form: str) -> str:
+    tasks: dict[str, list[float]] = {}
+    for record in found:
+        if record[name] is not None:
+            tasks.setdefault(record["job"].get(TASKS, ""), []).append(record[name])
+    return form.format(np.mean([np.median(values) for values in tasks.values()])) if tasks else ""

@@ -29,8 +29,8 @@ def test_means_over_seeds_by_task():
     head, _, first, second = cells(summary_table(records))
     assert head == ["method", "rte", "cola", "trained %", "seconds", "MiB"]
     # sqrt(((60 - 62)^2 + (64 - 62)^2) / 1) = 2.8
-    assert first == ["a", "62.0 ± 2.8", "10.0 (1)", "0.5", "20", "200"]
-    assert second == ["b", "20.0 ± 0.0", "1e+02", "6"]
+    assert first == ["a", "62.0 ± 2.8", "10.0 (1)", "0.5", "22", "200"]  # (15 + 30) / 2
+    assert second == ["b", "20.0 ± 0.0", "100", "6"]
     assert summary_table(records[-1:]) == ""
 
 
