@@ -244,11 +244,11 @@ class Backbone(nn.Module):
         """Keep the layers' weights in one precision alone, so that they take no more memory than that.
 
         Args:
-            precision: in which the frozen encoder is to compute from here on; no other one is possible any more.
+            precision: in which the frozen encoder computes from here on; after bf16 no other one is possible.
         """
-        if self.engine == "own" and precision is not torch.float32 and not self._is_trained():
+        if self.engine == "own" and not self._is_trained():
             self._encoders = {(self.words.weight.device, precision): FrozenEncoder(self.model, precision, alone=True)}
-            self._settled = True
+            self._settled = precision is not torch.float32
 
     def _is_trained(self) -> bool:
         trained = any(weight.requires_grad for weight in self.model.parameters())

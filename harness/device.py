@@ -44,6 +44,11 @@ class Device:
         return self.state.device
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of the products."""
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+
+    @property
     def title(self) -> str:
         """Name of the GPU, or of the processor with the number of threads; and how many processes work together."""
         several = "" if self.world == 1 else f", {self.world} processes"

@@ -11,8 +11,6 @@ from contextlib import closing, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
-import torch
-
 from benchmarks.errors import PolypromptError
 from benchmarks.files import write_atomic
 from benchmarks.results import (
@@ -93,8 +91,8 @@ def _fill(config: RunConfig, resume: bool, screen: Screen, tracker: Tracker) -> 
         if config.shard_backbone:
             device.shard(model.backbone)
         model = model.to(device.torch)
-        if device.precision == "bf16" and not config.shard_backbone:
-            model.backbone.settle(torch.bfloat16)
+        if not config.shard_backbone:
+            model.backbone.settle(device.dtype)
         return model
 
     fresh: list[PromptedModel] = [place(model)]

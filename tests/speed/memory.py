@@ -55,8 +55,12 @@ EXTRAPOLATED_SHAPES = ((32, 128), (8, 384))
 
 
 def known(case: Case) -> int:
-    """Bytes that need no fit: weights are fp32; trained ones have a gradient and two moments in training."""
-    return 4 * case.size.weights + (16 if case.way.training else 4) * case.size.trained
+    """Bytes that need no fit: weights of the layers are in the precision of products, others in fp32; those that are
+    trained have a gradient and two moments in training.
+    """
+    layers = case.size.layers * case.size.layer
+    frozen = 4 * (case.size.weights - layers) + (2 if case.way.precision == "bf16" else 4) * layers
+    return frozen + (16 if case.way.training else 4) * case.size.trained
 
 
 def terms(case: Case) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +13,7 @@ from transformers import BertConfig, BertModel
 
 from benchmarks.records import Example, Split
 from benchmarks.task import Kind, Task, TaskCard
+from harness import encoder
 from harness.backbone import Backbone
 from harness.config import RunConfig
 from harness.data import TaskRows
@@ -21,6 +23,7 @@ from harness.features import TextEncoder
 from harness.initial import make_model
 from harness.methods import find_method
 from harness.model import PromptedModel
+from harness.peak import PeakMemory
 from harness.screen import Screen
 from harness.train import TaskTraining, encode_training, train
 from tests.tiny import tiny_tokenizer
@@ -134,16 +137,20 @@ def prepared(case: Case) -> tuple[PromptedModel, TaskTraining, RunConfig]:
     settings = RunConfig(
         batch=case.rows, epochs=STEPS, prompt_length=SLOTS, init="normal", checkpoint_activations=case.way.again
     )
-    encoder = TextEncoder(backbone.tokenizer, backbone.pad_id, backbone.token_types, backbone.max_positions)
-    training = encode_training(rows, encoder, settings.batch, settings.seed)
+    reader = TextEncoder(backbone.tokenizer, backbone.pad_id, backbone.token_types, backbone.max_positions)
+    training = encode_training(rows, reader, settings.batch, settings.seed)
     model = make_model(settings, find_method(settings.method), backbone, rows, training)
     return model, training[0], settings
 
 
 def work(case: Case) -> None:
-    """Do once what is measured."""
+    """Do once what is measured: from here on, without the loading of weights in fp32."""
     model, training, settings = prepared(case)
     device = find_device(case.way.precision, cpu=True)
+    encoder.PACKED = 0  # the layers of large encoders are not packed, and those of small ones stand for them here
+    model.backbone.settle(device.dtype)
+    gc.collect()
+    PeakMemory(device.torch)
     if not case.way.training:
         compute(model, training.task.card, training.features, device)
         return
