@@ -55,11 +55,11 @@ class Family:
 
 FAMILIES: Mapping[str, Family] = {
     "bert": Family(_BERT, _SETTINGS),
-    "camembert": Family(_BERT, _SETTINGS),
-    "distilbert": Family(_DISTILBERT, {"layers": "n_layers", "heads": "n_heads", "activation": "activation"}),
-    "electra": Family(_BERT | {"projection": "embeddings_project"}, _SETTINGS),
     "roberta": Family(_BERT, _SETTINGS),
     "xlm-roberta": Family(_BERT, _SETTINGS),
+    "electra": Family(_BERT | {"projection": "embeddings_project"}, _SETTINGS),
+    "distilbert": Family(_DISTILBERT, {"layers": "n_layers", "heads": "n_heads", "activation": "activation"}),
+    "camembert": Family(_BERT, _SETTINGS),
 }
 """By model type."""
 

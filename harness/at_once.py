@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from types import FrameType
 
 from harness.config import RunConfig
 
@@ -38,7 +39,7 @@ def at_once(configs: Sequence[RunConfig], count: int, work: Work) -> Iterator[tu
         Place in `configs` and what became of it, in the order in which they end.
 
     Raises:
-        KeyboardInterrupt: after Ctrl-C, once all processes have ended.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, once all processes have ended.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["harness.execute"])  # torch is loaded once, and each run begins with it
@@ -47,6 +48,7 @@ def at_once(configs: Sequence[RunConfig], count: int, work: Work) -> Iterator[tu
     )
     todo = deque((place, 1) for place in range(len(configs)))
     running: dict[Connection, tuple[int, int, BaseProcess]] = {}
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         while todo or running:
             while todo and len(running) < count:
@@ -71,11 +73,16 @@ def at_once(configs: Sequence[RunConfig], count: int, work: Work) -> Iterator[tu
                 process.join()
                 yield place, found
     finally:
+        signal.signal(signal.SIGTERM, before)
         for _, _, process in running.values():
             if process.pid is not None and process.is_alive():
                 os.kill(process.pid, signal.SIGTERM)
         for _, _, process in running.values():
             process.join()
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _process(settings: str, work: Work, threads: int, answer: Connection) -> None:

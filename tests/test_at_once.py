@@ -103,13 +103,21 @@ def test_a_sweep_does_several_at_once(command, backbone, tmp_path):
     assert len({line.split()[-1] for lines in starts for line in lines}) == 3, "a process each"
 
 
-def test_ctrl_c_ends_all_with_their_checkpoints(command, options, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_all_with_their_checkpoints(number, command, options, tmp_path):
     words = [*options, "--max-steps", 3000, "--seeds", 2, "--at-once", 2, "--name", "x", "--checkpoint-seconds", 0.2]
     words += ["--selection", "last"]
     program = [sys.executable, "-m", "harness.run", *map(str, words)]
-    process = subprocess.Popen(program, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        program,
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what runs in the background ignores it
+    )
     saved = [next_checkpoint(tmp_path / f"x-s{seed}", process) for seed in range(2)]
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
     assert "--resume goes on" in said

@@ -110,8 +110,9 @@ def test_what_is_loaded_again_predicts_the_same(run):
         card = next(card for card in manifest.tasks if card.name == name)
         again = predict(model, encoder, card, load_evaluation(config, find_task(name), "en"), find_device("fp32"), "en")
         stored = read_predictions(run / "predictions" / f"{name}.en.test.jsonl.gz")
-        assert [row.value for row in again] == [row.value for row in stored]
         for row, other in zip(again, stored, strict=True):
+            near = isinstance(row.value, float)  # states from the cache were computed in other batches
+            assert row.value == (pytest.approx(other.value, rel=0, abs=1e-6) if near else other.value)
             assert row.scores == pytest.approx(other.scores, rel=0, abs=1e-6)  # stored with six digits
 
 

@@ -277,7 +277,7 @@ def test_selection_is_the_mean_over_tasks_of_the_mean_over_their_languages(monke
     rows[1] = replace(rows[1], selecting={"es": rows[1].selecting["es"]})
     points = {("demo-topic", "en"): 10.0, ("demo-topic", "de"): 20.0, ("demo-topic", "es"): 60.0}
     points["demo-names", "es"] = 90.0
-    monkeypatch.setattr(learn, "predict", lambda model, encoder, card, split, device, language: [])
+    monkeypatch.setattr(learn, "predict", lambda model, encoder, card, split, device, language, trunk: [])
     monkeypatch.setattr(learn, "score", lambda card, predictions, language: {"main": points[card.name, language]})
     assert learn.validation_score(None, rows, None, find_device("fp32")) == pytest.approx((30 + 90) / 2)
 
