@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -72,3 +74,26 @@ def tiny_run(command: Callable[..., tuple[int | str | None, str, str]], backbone
     from harness import run
 
     return lambda *more: command(run, "--suite", "demo", "--backbone", backbone, "--prompt-length", 3, *more)
+
+
+@pytest.fixture
+def interrupted_at() -> Callable[[int], AbstractContextManager[None]]:
+    """Makes a block in which Ctrl-C comes in front of a step of each training."""
+    from harness import learn
+
+    @contextmanager
+    def block(at: int) -> Iterator[None]:
+        train = learn.train
+
+        def interrupted(*arguments: object, **more: object) -> object:
+            def stop(step: int) -> None:
+                if step == at:
+                    os.kill(os.getpid(), signal.SIGINT)
+
+            return train(*arguments, on_step=stop, **more)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(learn, "train", interrupted)
+            yield
+
+    return block

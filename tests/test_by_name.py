@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import os
 import re
-import signal
 from pathlib import Path
 
 import pytest
@@ -16,7 +14,6 @@ from tiny import tiny_model, tiny_tokenizer
 from torch import nn
 from transformers import AutoModelForMaskedLM
 
-import harness.learn
 from benchmarks.results import Manifest, read_model
 from exporters import export, predict
 from harness import run
@@ -86,23 +83,13 @@ SAY = [word for name in NAMES for word in ("--label-words", f"{name}.good=w7", "
     ids=["separate", "low-rank", "verbaliser"],
 )
 def test_such_tasks_are_trained_stored_continued_and_exported(
-    settings: tuple[str, ...], tasks: Path, speaking: Path, command, tmp_path: Path, monkeypatch
+    settings: tuple[str, ...], tasks: Path, speaking: Path, command, tmp_path: Path, interrupted_at
 ) -> None:
     small = ("--prompt-length", 2, "--batch", 4, "--max-steps", 8, "--out", tmp_path, "--name", "x")
     options = ("--task-file", tasks, "--backbone", speaking, *small, *settings)
-    train = harness.learn.train
-
-    def interrupted(*arguments: object, **more: object) -> object:
-        def stop(step: int) -> None:
-            if step == 4:
-                os.kill(os.getpid(), signal.SIGINT)
-
-        return train(*arguments, on_step=stop, **more)
-
-    monkeypatch.setattr(harness.learn, "train", interrupted)
-    status, _, error = command(run, *options)
+    with interrupted_at(4):
+        status, _, error = command(run, *options)
     assert status == 130, error
-    monkeypatch.setattr(harness.learn, "train", train)
     status, _, error = command(run, *options, "--resume")
     assert status == 0, error
     folder = tmp_path / "x"

@@ -1,8 +1,6 @@
 """Frozen poolers and masked-LM heads beside those of transformers, from the checkpoint to the exported bundle."""
 
-import os
 import shlex
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +22,6 @@ from transformers import (
 )
 
 import exporters.export
-import harness.learn
 from benchmarks.errors import PolypromptError
 from benchmarks.records import Example
 from benchmarks.registry import find_suite, find_task
@@ -476,22 +473,12 @@ def test_a_random_pooler_is_told_of(speaking: Path, command, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("head", ["pooler", "verbaliser"])
-def test_an_interrupted_run_ends_with_the_same_bytes(head, speaking, command, tmp_path, monkeypatch) -> None:
+def test_an_interrupted_run_ends_with_the_same_bytes(head, speaking, command, tmp_path, interrupted_at) -> None:
     options = ("--head", head, *SAY, "--languages", "en", "--checkpoint-seconds", 100)
     status, _, error = command(run, *small(speaking, tmp_path / "whole", *options))
     assert status == 0, error
-    train = harness.learn.train
-
-    def interrupted(*arguments: object, **more: object) -> object:
-        def stop(step: int) -> None:
-            if step == 4:
-                os.kill(os.getpid(), signal.SIGINT)
-
-        return train(*arguments, on_step=stop, **more)
-
-    monkeypatch.setattr(harness.learn, "train", interrupted)
-    assert command(run, *small(speaking, tmp_path / "parts", *options))[0] == 130
-    monkeypatch.setattr(harness.learn, "train", train)
+    with interrupted_at(4):
+        assert command(run, *small(speaking, tmp_path / "parts", *options))[0] == 130
     status, _, error = command(run, *small(speaking, tmp_path / "parts", *options, "--resume"))
     assert status == 0, error
     assert read_model(tmp_path / "parts" / "x" / "manifest.json", Manifest).interruptions == 1
