@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -12,12 +13,15 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto
 from pydantic import BaseModel, ConfigDict, Field
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from benchmarks.errors import PolypromptError
 from benchmarks.files import sha256, write_atomic
 from benchmarks.results import BackboneCard, read_model, write_model
 from benchmarks.task import TaskCard
 from exporters.graph import Graph, Output
+from exporters.tasks import TASKS, Tensors
 from harness.placement import Positions
 
 CARD = "bundle.json"
@@ -122,7 +126,7 @@ class BundleCard(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     schema_name: Literal["polyprompt-bundle"] = "polyprompt-bundle"
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     run: str
     method: str
     backbone: BackboneCard
@@ -139,13 +143,13 @@ class BundleCard(BaseModel):
     parity: Parity | None = None
 
 
-def write_bundle(folder: Path, card: BundleCard, graph: Graph, tokenizer: str) -> BundleCard:
+def write_bundle(folder: Path, card: BundleCard, graph: Graph, tasks: Tensors, tokenizer: str) -> BundleCard:
     """Write the files of a bundle into an existing folder.
 
     Args:
         folder: where; see `complete_or_absent`.
         card: without `files`.
-        graph: the model and its tensors.
+        graph: the model and the weights of its encoder. tasks: what it is fed for the tasks.
         tokenizer: content of tokenizer.json.
 
     Returns:
@@ -153,9 +157,9 @@ def write_bundle(folder: Path, card: BundleCard, graph: Graph, tokenizer: str) -
     """
     write_atomic(folder / MODEL, graph.model.SerializeToString(deterministic=True))
     write_atomic(folder / TOKENIZER, tokenizer)
-    for tensors in (graph.backbone, graph.tasks):
-        write_atomic(folder / tensors.name, tensors.write)
-    names = (MODEL, graph.backbone.name, graph.tasks.name, TOKENIZER)
+    write_atomic(folder / graph.backbone.name, graph.backbone.write)
+    write_atomic(folder / TASKS, save(tasks))
+    names = (MODEL, graph.backbone.name, TASKS, TOKENIZER)
     files = {name: StoredFile(bytes=(folder / name).stat().st_size, sha256=sha256(folder / name)) for name in names}
     card = card.model_copy(update={"files": files})
     write_model(folder / CARD, card)
@@ -171,6 +175,7 @@ def open_bundle(folder: Path) -> BundleCard:
     """
     if not (folder / CARD).is_file():
         raise PolypromptError(f"{folder}: no {CARD} there; make a bundle with `python -m exporters.export RUN`")
+    _check_version(folder / CARD)
     card = read_model(folder / CARD, BundleCard)
     for name, stored in card.files.items():
         _check_location(folder, name, CARD)
@@ -179,11 +184,23 @@ def open_bundle(folder: Path) -> BundleCard:
             raise PolypromptError(f"{path}: missing; the bundle is not complete, export the run again")
         if path.stat().st_size != stored.bytes or sha256(path) != stored.sha256:
             raise PolypromptError(f"{path}: damaged, it is not the file that {CARD} describes; export the run again")
-    for name in (MODEL, TOKENIZER):
+    for name in (MODEL, TASKS, TOKENIZER):
         if name not in card.files:
             raise PolypromptError(f"{folder / CARD}: files: {name} is not listed")
     _check_tensors(folder, card)
     return card
+
+
+def read_tasks(folder: Path) -> Tensors:
+    """What the graph of a bundle is fed for its tasks.
+
+    Raises:
+        PolypromptError: not a file of tensors.
+    """
+    try:
+        return load((folder / TASKS).read_bytes())
+    except SafetensorError as error:
+        raise PolypromptError(f"{folder / TASKS}: not a file of tensors ({error})") from None
 
 
 @contextmanager
@@ -206,6 +223,14 @@ def complete_or_absent(target: Path, mark: str = CARD) -> Iterator[Path]:
         if target.exists():
             target.rename(old)
         new.rename(target)
+
+
+def _check_version(path: Path) -> None:
+    """Say what to do about a bundle of an older version; what is no card at all is for its reader to refuse."""
+    with suppress(ValueError):
+        about = json.loads(path.read_bytes())
+        if isinstance(about, dict) and about.get("version") == 1:
+            raise PolypromptError(f"{path}: a bundle of version 1, whose graph holds its tasks; export the run again")
 
 
 def _check_tensors(folder: Path, card: BundleCard) -> None:

@@ -22,8 +22,9 @@ from benchmarks.registry import find_task, own_suites
 from benchmarks.results import Manifest, read_model, write_model
 from benchmarks.task import Task, TaskCard
 from exporters.bundle import CARD, BundleCard, BundledTask, complete_or_absent, write_bundle
-from exporters.graph import OUTPUTS, Graph, Head, Prompt, Readout, build_graph
+from exporters.graph import OUTPUTS, Blueprint, Graph, build_graph
 from exporters.session import Session
+from exporters.tasks import Head, Prompt, Readout, Tensors, task_tensors
 from exporters.verify import Sample, verify
 from exporters.weights import Floats, Linear, Norm, read_weights
 from harness.config import RunConfig, load_config
@@ -83,10 +84,10 @@ def export(
         task_files = config.task_file
     own = own_suites(task_files)
     samples = {card.name: _sample(config, find_task(card.name, own), rows) for card in manifest.tasks}
-    graph = graph_of(model, manifest.tasks)
+    graph, tensors = graph_of(model), tensors_of(model, manifest.tasks)
     card = describe(model, manifest)
     with complete_or_absent(out) as folder:
-        card = write_bundle(folder, card, graph, model.backbone.tokenizer.to_str())
+        card = write_bundle(folder, card, graph, tensors, model.backbone.tokenizer.to_str())
         original = partial(compute, model, device=find_device("fp32", cpu=True))
         parity = verify(Session(folder), original, samples, atol)
         card = card.model_copy(update={"parity": parity})
@@ -94,15 +95,23 @@ def export(
     return card
 
 
-def graph_of(model: PromptedModel, cards: Sequence[TaskCard]) -> Graph:
-    """The graph of a prompted model with the heads of the given tasks."""
+def graph_of(model: PromptedModel) -> Graph:
+    """The graph of a prompted model."""
     backbone = model.backbone
     encoder = backbone.model
     state = {name: tensor.float().cpu().numpy() for name, tensor in encoder.state_dict().items()}
     weights = read_weights(encoder.config.to_dict(), state, backbone.first_position, backbone.token_types)
+    placement = None if model.prompt is None else model.prompt.placement
+    kind = HeadKind.LINEAR if model.readout is None else model.readout.kind
+    return build_graph(weights, Blueprint(placement, model.pooling, kind))
+
+
+def tensors_of(model: PromptedModel, cards: Sequence[TaskCard]) -> Tensors:
+    """What the graph of a prompted model is fed for the given tasks."""
     heads = {name: Head(*_weight_bias(head)) for name, head in model.all_heads.items()}
+    readout = _readout(model, cards)
     if model.prompt is None:
-        return build_graph(weights, cards, heads, None, model.pooling, _readout(model, cards))
+        return task_tensors(cards, heads, model.backbone.hidden, None, readout)
     bank = model.prompt.fold(model.tasks)
     bare = [card.name for card in cards if bank.row(card.answered_by) is None]
     if bare:
@@ -112,7 +121,7 @@ def graph_of(model: PromptedModel, cards: Sequence[TaskCard]) -> Graph:
         )
     known = _known(bank, cards)
     prompt = Prompt(bank.bank.float().cpu().numpy(), bank.placement, [one.row for one in known])
-    return build_graph(weights, [one.card for one in known], heads, prompt, model.pooling, _readout(model, cards))
+    return task_tensors([one.card for one in known], heads, model.backbone.hidden, prompt, readout)
 
 
 def _readout(model: PromptedModel, cards: Sequence[TaskCard]) -> Readout | None:
@@ -122,7 +131,7 @@ def _readout(model: PromptedModel, cards: Sequence[TaskCard]) -> Readout | None:
     weight, bias = _weight_bias(layers.dense)
     norm = None if layers.norm is None else Norm(*_weight_bias(layers.norm))
     tasks = frozenset(card.name for card in cards if layers.reads(card))
-    return Readout(tasks, layers.position, Linear(weight.T, bias), norm)
+    return Readout(tasks, Linear(weight.T, bias), norm)
 
 
 def _weight_bias(module: nn.Linear | nn.LayerNorm) -> tuple[Floats, Floats]:

@@ -8,7 +8,7 @@ from tiny import LAYERS, tiny_model, tiny_tokenizer
 from benchmarks.results import Manifest
 from benchmarks.task import Kind, TaskCard
 from exporters.bundle import BundleCard, write_bundle
-from exporters.export import describe, graph_of
+from exporters.export import describe, graph_of, tensors_of
 from harness.backbone import Backbone
 from harness.heads import Pooling
 from harness.initial import random_states
@@ -84,4 +84,4 @@ def tiny_bundle(folder: Path, model: PromptedModel, cards: list[TaskCard] = CARD
     """The model's bundle in a new folder."""
     folder.mkdir()
     card = describe(model, tiny_manifest(model, cards))
-    return write_bundle(folder, card, graph_of(model, cards), model.backbone.tokenizer.to_str())
+    return write_bundle(folder, card, graph_of(model), tensors_of(model, cards), model.backbone.tokenizer.to_str())

@@ -12,7 +12,7 @@ from benchmarks.files import sha256
 from exporters.bundle import complete_or_absent, open_bundle
 from exporters.tensors import ALIGNMENT
 
-FILES = ("model.onnx", "backbone.bin", "tasks.bin", "tokenizer.json")
+FILES = ("model.onnx", "backbone.bin", "tasks.safetensors", "tokenizer.json")
 
 
 @pytest.fixture
@@ -72,9 +72,9 @@ def test_a_missing_file_is_refused_by_name(bundle: Path, name: str) -> None:
 
 
 def test_a_file_cut_short_is_refused_by_name(bundle: Path) -> None:
-    content = (bundle / "tasks.bin").read_bytes()
-    (bundle / "tasks.bin").write_bytes(content[:-1])
-    with pytest.raises(PolypromptError, match=r"tasks\.bin: damaged"):
+    content = (bundle / "tasks.safetensors").read_bytes()
+    (bundle / "tasks.safetensors").write_bytes(content[:-1])
+    with pytest.raises(PolypromptError, match=r"tasks\.safetensors: damaged"):
         open_bundle(bundle)
 
 
@@ -107,7 +107,7 @@ def test_a_place_that_is_no_number_is_refused(bundle: Path) -> None:
 
 def test_a_card_that_lists_a_file_outside_is_refused(bundle: Path) -> None:
     card = json.loads((bundle / "bundle.json").read_text())
-    card["files"]["../secret"] = card["files"]["tasks.bin"]
+    card["files"]["../secret"] = card["files"]["tasks.safetensors"]
     (bundle / "bundle.json").write_text(json.dumps(card))
     with pytest.raises(PolypromptError, match=r"bundle\.json: refers to '\.\./secret'"):
         open_bundle(bundle)
@@ -138,7 +138,7 @@ def test_the_backbone_file_does_not_depend_on_tasks_or_prompt(tmp_path: Path) ->
     tiny_bundle(tmp_path / "c", tiny_prompted(layers=(), cards=CARDS[-1:]), CARDS[-1:])
     contents = {(tmp_path / name / "backbone.bin").read_bytes() for name in "abc"}
     assert len(contents) == 1
-    assert (tmp_path / "a" / "tasks.bin").read_bytes() != (tmp_path / "b" / "tasks.bin").read_bytes()
+    assert (tmp_path / "a" / "tasks.safetensors").read_bytes() != (tmp_path / "b" / "tasks.safetensors").read_bytes()
 
 
 def test_equal_models_give_equal_bytes(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from benchmarks.errors import PolypromptError
 from benchmarks.registry import find_suite
 from benchmarks.results import write_model
 from exporters.bundle import BundleCard, open_bundle
-from exporters.export import export, graph_of
+from exporters.export import export, tensors_of
 from exporters.session import Session
 from harness.backbone import load_backbone
 from harness.config import RunConfig, save_config
@@ -83,11 +83,11 @@ def test_a_graph_that_differs_is_refused_and_the_old_bundle_stays(
 
     def wrong(model: PromptedModel, cards: list) -> object:
         model.prompt.bank.mul_(1.1)
-        graph = graph_of(model, cards)
+        tensors = tensors_of(model, cards)
         model.prompt.bank.div_(1.1)
-        return graph
+        return {name: tensor.copy() for name, tensor in tensors.items()}
 
-    monkeypatch.setattr(exporters.export, "graph_of", wrong)
+    monkeypatch.setattr(exporters.export, "tensors_of", wrong)
     for out in (run / "export", run / "other"):
         with pytest.raises(PolypromptError, match=r"--atol 0\.001 allows; nothing was written"):
             export(run, out, rows=2)

@@ -23,7 +23,8 @@ from tabulate import tabulate
 
 from benchmarks.errors import PolypromptError, run_command
 from benchmarks.task import Kind, TaskCard
-from exporters.graph import Head, Prompt, build_graph
+from exporters.graph import Blueprint, build_graph
+from exporters.tasks import Head, Prompt, task_tensors
 from exporters.weights import read_weights
 from harness.attention import Prefix
 from harness.backbone import Backbone, load_backbone
@@ -54,14 +55,15 @@ def openvino(backbone: Backbone, tensor: torch.Tensor, folder: Path) -> Callable
     config = backbone.model.config.to_dict()
     weights = read_weights(config, state, backbone.first_position, backbone.token_types)
     head = Head(np.zeros((2, backbone.hidden), np.float32), np.zeros(2, np.float32))
-    prompt = Prompt(tensor[None].numpy(), Placement(layers=tuple(range(backbone.layers))), [0])
-    graph = build_graph(weights, [CARD], {CARD.name: head}, prompt, "cls")
+    placement = Placement(layers=tuple(range(backbone.layers)))
+    tasks = task_tensors([CARD], {CARD.name: head}, backbone.hidden, Prompt(tensor[None].numpy(), placement, [0]))
+    graph = build_graph(weights, Blueprint(placement))
     (folder / "model.onnx").write_bytes(graph.model.SerializeToString())
-    for tensors in (graph.backbone, graph.tasks):
-        with (folder / tensors.name).open("wb") as file:
-            tensors.write(file)
+    with (folder / graph.backbone.name).open("wb") as file:
+        graph.backbone.write(file)
     hints = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-    return Core().compile_model(folder / "model.onnx", "CPU", hints)
+    model = Core().compile_model(folder / "model.onnx", "CPU", hints)
+    return lambda inputs: model(inputs | tasks)["sequence_logits"]
 
 
 def measure(name: str, shapes: tuple[tuple[int, int], ...], seconds: float, folder: Path) -> list[dict[str, object]]:
