@@ -69,11 +69,14 @@ class Graph:
 
 def build_graph(weights: EncoderWeights, blueprint: Blueprint) -> Graph:
     """Write the graph of an encoder."""
-    return _Writer(weights, blueprint).write()
+    return Writer(weights, blueprint).write()
 
 
-class _Writer:
+class Writer:
     """Grows the graph node by node; a tensor in the graph is known by its name."""
+
+    ids, types = "input_ids", "token_type_ids"
+    """Pieces and their types, [rows, seq]."""
 
     def __init__(self, weights: EncoderWeights, blueprint: Blueprint) -> None:
         self.weights, self.placement, self.blueprint = weights, blueprint.placement, blueprint
@@ -84,6 +87,7 @@ class _Writer:
         self.inputs: dict[str, onnx.ValueInfoProto] = {}
 
     def write(self) -> Graph:
+        """The graph."""
         for name in ("input_ids", "token_type_ids"):
             if name == "input_ids" or self.weights.token_types:
                 self.given(name, ["batch", "seq"], TensorProto.INT64)
@@ -100,10 +104,8 @@ class _Writer:
 
     def encoder(self) -> str:
         """Hidden states of the last layer, [batch, seq, hidden]."""
-        row, lengths, keys = None, "lengths", "lengths"
-        if self.placement is not None:
-            row = self.of_task("task_prompt")
-            keys = self.node("Add", ["lengths", self.slots()], "key_lengths")
+        row = None if self.placement is None else self.of_task("task_prompt")
+        lengths, keys = self.real()
         vectors = self.placement is not None and self.placement.layers is None
         if vectors:
             lengths = keys  # the prompt is a part of every row
@@ -113,13 +115,19 @@ class _Writer:
             mixed = self.attention(name, number, layer, states, row, lengths, keys)
             mixed = self.linear(f"{name}.attention_output", mixed, layer.attention_output)
             states = self.norm(f"{name}.attention_norm", self.node("Add", [mixed, states]), layer.attention_norm)
-            inner = self.node("Gelu", [self.linear(f"{name}.ffn_in", states, layer.ffn_in)])
+            inner = self.gelu(self.linear(f"{name}.ffn_in", states, layer.ffn_in))
             outer = self.linear(f"{name}.ffn_out", inner, layer.ffn_out)
             states = self.norm(f"{name}.ffn_norm", self.node("Add", [outer, states]), layer.ffn_norm)
         if not vectors:
             return states
         cut = [self.slots(), self.integers([np.iinfo(np.int64).max]), self.integers([1])]
         return self.node("Slice", [states, *cut], "pieces")
+
+    def real(self) -> tuple[str, str]:
+        """What `attend` is told about which pieces are real, and the same with a prompt in front of them."""
+        if self.placement is None:
+            return "lengths", "lengths"
+        return "lengths", self.node("Add", ["lengths", self.slots()], "key_lengths")
 
     def slots(self) -> str:
         """Prompt length, [1]."""
@@ -141,23 +149,31 @@ class _Writer:
             [batch, seq, hidden]; [batch, slots + seq, hidden] where prompts are vectors in front.
         """
         weights = self.weights
-        total = self.node("Gather", [self.frozen("word", weights.word), "input_ids"], "word_embedding")
+        total = self.node("Gather", [self.frozen("word", weights.word), self.ids], "word_embedding")
         table = self.frozen("position", weights.position)
         begin = self.integers([weights.first_position])
         if self.placement is not None and self.placement.positions is Positions.SHIFTED:
             begin = self.node("Add", [self.slots(), begin])
-        end = self.node("Add", [self.node("Shape", ["input_ids"], start=1, end=2), begin])
-        total = self.node("Add", [total, self.node("Slice", [table, begin, end], "position_embedding")])
+        total = self.node("Add", [total, self.positions(table, begin)])
         kind = None
         if weights.token_type is not None:
             kind = self.frozen("token_type", weights.token_type)
-            types = self.node("Gather", [kind, "token_type_ids"]) if weights.token_types else kind
+            types = self.node("Gather", [kind, self.types]) if weights.token_types else kind
             total = self.node("Add", [total, types])
         if self.placement is not None and self.placement.layers is None:
             front = self.node("Gather", [self.bank("prompt"), row])
             total = self.node("Concat", [self.in_front(front, table, kind), total], axis=1)
         total = self.norm("embedding_norm", total, weights.embedding_norm)
         return total if weights.projection is None else self.linear("projection", total, weights.projection)
+
+    def positions(self, table: str, begin: str) -> str:
+        """The embedding of each piece's position.
+
+        Args:
+            table: of all positions. begin: row of the table of a row's first piece, [1].
+        """
+        end = self.node("Add", [self.node("Shape", [self.ids], start=1, end=2), begin])
+        return self.node("Slice", [table, begin, end], "position_embedding")
 
     def in_front(self, vectors: str, table: str, kind: str | None) -> str:
         """Vectors [batch, slots, embedding] with what their positions and their type add to them."""
@@ -176,8 +192,7 @@ class _Writer:
         """Self-attention of one layer, with the prefix of each row's task where the layer has one.
 
         Args:
-            states: [batch, seq, hidden]. row: of the prefix bank, [batch]. lengths: of the rows, [batch].
-            keys: the same where a prefix is in front of a row's own keys, [batch].
+            states: [batch, seq, hidden]. row: of the prefix bank, [batch]. lengths, keys: see `real`.
         """
         qkv = self.linear(f"{name}.qkv", states, layer.qkv)
         query, key, value = self.split(qkv)
@@ -194,6 +209,7 @@ class _Writer:
         return self.attend(f"{name}.attention", query, key, value, keys)
 
     def attend(self, name: str, query: str, key: str, value: str, lengths: str | None = None) -> str:
+        """Attention over all keys, or with `lengths` over those that `real` says."""
         inputs = [query, key, value] if lengths is None else [query, key, value, "", "", "", lengths]
         heads = self.weights.heads
         return self.node("Attention", inputs, name, q_num_heads=heads, kv_num_heads=heads)
@@ -202,7 +218,7 @@ class _Writer:
         """Mean of the hidden states over real pieces, [batch, 1, hidden]."""
         if "mean" in self.named:
             return "mean"
-        seq = self.node("Squeeze", [self.node("Shape", ["input_ids"], start=1, end=2)])
+        seq = self.node("Squeeze", [self.node("Shape", [self.ids], start=1, end=2)])
         places = self.node("Range", [self.integers(0), seq, self.integers(1)])
         lengths = self.node("Unsqueeze", ["lengths", self.integers([1])])
         real = self.node("Cast", [self.node("Less", [places, lengths])], to=TensorProto.FLOAT)
@@ -240,7 +256,7 @@ class _Writer:
         if not masked:
             return self.node("Tanh", [dense])
         norm = [self.given(f"readout.norm.{part}", [width]) for part in ("scale", "shift")]
-        return self.normalised("readout.norm", [self.node("Gelu", [dense]), *norm])
+        return self.normalised("readout.norm", [self.gelu(dense), *norm])
 
     def heads(self, bank: str, states: str, width: int | str | None = None, name: str | None = None) -> str:
         """The head of each row's task on states [batch, rows, width].
@@ -279,22 +295,31 @@ class _Writer:
         return name
 
     def split(self, qkv: str) -> list[str]:
+        """Queries, keys and values."""
         names = [f"{qkv}.{part}" for part in ("query", "key", "value")]
         self.nodes.append(helper.make_node("Split", [qkv], names, name=f"{qkv}.split", axis=-1, num_outputs=3))
         return names
 
     def linear(self, name: str, states: str, linear: Linear) -> str:
+        """A linear layer of the encoder."""
         product = self.node("MatMul", [states, self.frozen(f"{name}.weight", linear.weight)])
         return self.node("Add", [product, self.frozen(f"{name}.bias", linear.bias)], name)
 
     def norm(self, name: str, states: str, norm: Norm) -> str:
+        """A normalisation of the encoder."""
         parts = {"scale": norm.scale, "shift": norm.shift}
         return self.normalised(name, [states, *(self.frozen(f"{name}.{part}", array) for part, array in parts.items())])
 
+    def gelu(self, states: str) -> str:
+        """The activation."""
+        return self.node("Gelu", [states])
+
     def normalised(self, name: str, inputs: list[str]) -> str:
+        """Normalised states, from states, scale and shift."""
         return self.node("LayerNormalization", inputs, name, axis=-1, epsilon=self.weights.epsilon)
 
     def frozen(self, name: str, array: Floats) -> str:
+        """A weight of the encoder."""
         return self.constant(name, array, self.backbone)
 
     def integers(self, values: int | Sequence[int]) -> str:
@@ -302,6 +327,7 @@ class _Writer:
         return self.constant(f"int64:{values}", np.array(values, np.int64))
 
     def constant(self, name: str, array: NDArray[Any], file: TensorFile | None = None) -> str:
+        """A tensor in the graph itself, or in a file beside it."""
         if name not in self.initializers:
             tensor = numpy_helper.from_array(array, name) if file is None else file.add(name, array)
             self.initializers[name] = tensor
