@@ -16,8 +16,8 @@ from harness.methods import Weights
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftConfig
 
-QUERY_VALUE = ("query", "value", "q_lin", "v_lin")
-"""What the families call the maps to queries and values; the last two are DistilBERT's."""
+QUERY_VALUE = ("query", "value", "q_lin", "v_lin", "query_proj", "value_proj")
+"""What the families call the maps to queries and values, DistilBERT and DeBERTa last."""
 
 ADAPTER_CONFIG, ADAPTER = "adapter_config.json", "adapter_model.safetensors"
 """The files of an adapter, by the names that peft looks for."""

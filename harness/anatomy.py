@@ -32,6 +32,15 @@ _DISTILBERT = {
     "ffn_out": "transformer.layer.{}.ffn.lin2",
     "ffn_norm": "transformer.layer.{}.output_layer_norm",
 }
+_DEBERTA = _BERT | {
+    "query": "encoder.layer.{}.attention.self.query_proj",
+    "key": "encoder.layer.{}.attention.self.key_proj",
+    "value": "encoder.layer.{}.attention.self.value_proj",
+    "distance": "encoder.rel_embeddings",
+    "distance_norm": "encoder.LayerNorm",
+    "distance_key": "encoder.layer.{}.attention.self.pos_key_proj",
+    "distance_query": "encoder.layer.{}.attention.self.pos_query_proj",
+}
 _SETTINGS = {
     "layers": "num_hidden_layers",
     "heads": "num_attention_heads",
@@ -47,10 +56,13 @@ class Family:
     Attributes:
         modules: our name of a module -> its name in the model and its state dict ({}: number of the layer).
         settings: our name of a setting -> its name in config.json.
+        disentangled: attention looks at the distance of two pieces (`harness.disentangled`), and in transformers it is
+            not reached through the attention interface, so that no keys and values can be put in there.
     """
 
     modules: Mapping[str, str]
     settings: Mapping[str, str]
+    disentangled: bool = False
 
 
 FAMILIES: Mapping[str, Family] = {
@@ -60,6 +72,7 @@ FAMILIES: Mapping[str, Family] = {
     "electra": Family(_BERT | {"projection": "embeddings_project"}, _SETTINGS),
     "distilbert": Family(_DISTILBERT, {"layers": "n_layers", "heads": "n_heads", "activation": "activation"}),
     "camembert": Family(_BERT, _SETTINGS),
+    "deberta-v2": Family(_DEBERTA, _SETTINGS, disentangled=True),
 }
 """By model type."""
 

@@ -89,25 +89,30 @@ def prompted(
     prefix: Prefix | None,
     scaling: float | None = None,
     dropout: float = 0.0,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """The attention of one layer with its part of a prefix, where it has one.
 
     Args:
         layer: its number. query, key, value, mask, scaling, dropout: as for `mix`. prefix: as for `attend`.
+        bias: as for `mix`, of the layer's own keys; those of a prefix have none.
 
     Returns:
         `[batch, head, seq, head_dim]`
     """
     if prefix is None or layer not in prefix.layers:
-        return mix(query, key, value, mask, scaling, dropout)
+        return mix(query, key, value, mask, scaling, dropout, bias)
     pair = prefix.tensor[prefix.layers.index(layer)].to(key.dtype)  # autocast leaves a prefix in fp32
     front_key, front_value = pair.expand(-1, key.shape[0], -1, -1, -1)
     if prefix.gated:
-        own = mix(query, key, value, mask, scaling, dropout)
+        own = mix(query, key, value, mask, scaling, dropout, bias)
         return own + mix(query, front_key, front_value, None, scaling, dropout)
     if mask is not None:
         mask = F.pad(mask, (front_key.shape[2], 0), value=True)
-    return mix(query, torch.cat([front_key, key], 2), torch.cat([front_value, value], 2), mask, scaling, dropout)
+    if bias is not None:
+        bias = F.pad(bias, (front_key.shape[2], 0))
+    key, value = torch.cat([front_key, key], 2), torch.cat([front_value, value], 2)
+    return mix(query, key, value, mask, scaling, dropout, bias)
 
 
 def mix(
@@ -117,21 +122,25 @@ def mix(
     mask: Tensor | None = None,
     scaling: float | None = None,
     dropout: float = 0.0,
+    bias: Tensor | None = None,
 ) -> Tensor:
-    """softmax(scaling * query key^T) value, by the way that is fastest where the tensors are.
+    """softmax(scaling * query key^T + bias) value, by the way that is fastest where the tensors are.
 
     Args:
         query: `[batch, head, seq, head_dim]`. key, value: `[batch, head, keys, head_dim]`.
         mask: `[batch, 1, 1, keys]`, True where a key may be seen; None when all may.
         scaling: factor on the products; None means `1 / sqrt(head_dim)`.
         dropout: probability with which an attention weight is dropped.
+        bias: `[batch, head, seq, keys]`; None: there is none.
 
     Returns:
         `[batch, head, seq, head_dim]`
     """
     if dropout == 0 and products.are_faster(query, key):
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        return products.attention(query, key, value, mask, scale)
+        return products.attention(query, key, value, mask, scale, bias)
+    if bias is not None:
+        mask = bias if mask is None else bias.masked_fill(~mask, -torch.inf)
     return F.scaled_dot_product_attention(query, key, value, mask, dropout, scale=scaling)
 
 

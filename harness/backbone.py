@@ -27,6 +27,7 @@ from benchmarks.errors import PolypromptError
 from benchmarks.results import BackboneCard
 from harness.anatomy import FAMILIES
 from harness.attention import Prefix, Record, key_mask, number_layers
+from harness.disentangled import Distances
 from harness.embedded import EMBEDDED, locate, read_e5s1
 from harness.encoder import FrozenEncoder
 
@@ -73,12 +74,15 @@ class Backbone(nn.Module):
     """A frozen encoder and its tokenizer. Rows are padded on the right.
 
     Attributes:
-        model: the encoder without a pooler, fp32, `requires_grad` off, in evaluation mode; its attention is `attend`.
+        model: the encoder without a pooler, fp32, `requires_grad` off, in evaluation mode; its attention is `attend`,
+            but with disentangled attention it is its own.
         tokenizer: neither truncates nor pads.
         card: name, family, hash and shape.
         pad_id: the piece that fills up short rows.
         token_types: True when the tokenizer marks the second text of a pair with 1 and the encoder reads such marks.
         max_positions: pieces of the longest row that the encoder takes, special tokens included.
+        disentangled: see `harness.anatomy.Family`; keys and values can then enter a frozen encoder alone, and only one
+            that `harness.encoder` computes.
         engine: what computes it while it is frozen: "own" (`harness.encoder`) or "transformers".
         mask_id: the piece that masks another one; None where the tokenizer has none.
         source: the folder that it was loaded from, where more than the encoder may lie; None for other sources.
@@ -109,7 +113,9 @@ class Backbone(nn.Module):
         if pieces > rows:
             raise PolypromptError(f"{name}: its tokenizer has {pieces} pieces, its weights {rows}: they do not match")
         self.model = model.requires_grad_(False).eval()
-        number_layers(model)
+        self.disentangled = FAMILIES[config.model_type].disentangled
+        if not self.disentangled:
+            number_layers(model)
         self.tokenizer = tokenizer
         tokenizer.no_truncation()
         tokenizer.no_padding()
@@ -146,6 +152,13 @@ class Backbone(nn.Module):
                 module.training = on or module.training
                 # The reentrant kind drops the gradient of the prefix, which arrives by keyword.
                 module._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+
+    @property
+    def settings(self) -> str:
+        """What decides the states besides the weights: a part of the names of what is kept of them."""
+        config = self.model.config.to_dict()
+        known = {ours: config.get(theirs) for ours, theirs in FAMILIES[self.card.family].settings.items()}
+        return f"{known} {Distances.of(config) if self.disentangled else ''}"
 
     @property
     def layers(self) -> int:
@@ -209,6 +222,18 @@ class Backbone(nn.Module):
         states = self.frozen().run(trunk.states, mask, prefix, trunk.layers, read=place, again=self._again)
         return (states if read is not None else states[:, front:]).float()
 
+    def refuse_prefix(self) -> None:
+        """Of an encoder that transformers is to compute.
+
+        Raises:
+            PolypromptError: it would leave the prefix out, without a word.
+        """
+        if self.disentangled:
+            raise PolypromptError(
+                f"{self.card.name}: transformers has no place for keys and values in the attention of "
+                f"{self.card.family}; leave --engine transformers and --shard-backbone away"
+            )
+
     @torch.no_grad()
     def trunk(self, input_ids: Tensor, lengths: Tensor, type_ids: Tensor | None, layers: int, shift: int = 0) -> Tensor:
         """The lower layers of a frozen encoder, without gradients.
@@ -266,6 +291,11 @@ class Backbone(nn.Module):
         Returns:
             `[layer, 2, batch, head, seq, head_dim]`, 2 = key, value; without meaning behind a row's length.
         """
+        if self.disentangled:
+            pairs: list[tuple[Tensor, Tensor]] = []
+            mask = key_mask(self._mask(input_ids, lengths, 0))
+            self.frozen().run(self._embedded(input_ids, type_ids, None), mask, record=pairs)
+            return torch.stack([torch.stack(pair) for pair in pairs])
         record: Record = []
         self._run(input_ids, lengths, type_ids, None, record)
         return torch.stack([torch.stack([key, value]) for _, key, value in record])
@@ -280,13 +310,16 @@ class Backbone(nn.Module):
     ) -> Tensor:
         positions, type_ids = self._places(input_ids, type_ids, prompt)
         front = prompt.slots if isinstance(prompt, SoftPrompt) else 0
+        prefix = prompt if isinstance(prompt, Prefix) else None
+        if prefix is not None:
+            self.refuse_prefix()
         states: Tensor = self.model(
             **({"inputs_embeds": self._vectors(input_ids, prompt)} if front else {"input_ids": input_ids}),
             attention_mask=self._mask(input_ids, lengths, front),
             # Given outright: RoBERTa's own rule counts pieces that differ from the pad piece, and so trips over a row
             # whose text has that piece. For all other rows the two agree.
             position_ids=positions[None],
-            prefix=prompt if isinstance(prompt, Prefix) else None,
+            prefix=prefix,
             record=record,
             **({"token_type_ids": type_ids} if self.token_types else {}),
         ).last_hidden_state
@@ -426,6 +459,13 @@ def _check_config(name: str, folder: Path) -> str:
         raise PolypromptError(f"{name}: the family {family} is not supported; supported: {', '.join(FAMILIES)}")
     if config.get("is_decoder") or config.get("position_embedding_type", "absolute") != "absolute":
         raise PolypromptError(f"{name}: only encoders with absolute positions are supported, see {path.name}")
+    if FAMILIES[family].disentangled:
+        try:
+            Distances.of(config)
+        except PolypromptError as error:
+            raise PolypromptError(f"{name}: {error}") from None
+        except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+            raise PolypromptError(f"{path}: not the configuration of such an encoder ({_reason(error)})") from None
     return str(family)
 
 

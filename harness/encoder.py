@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from transformers.activations import ACT2FN
 
 from harness.anatomy import FAMILIES
 from harness.attention import Prefix, prompted
+from harness.disentangled import Distances, Table
 
 PACKED = 1 << 27
 """Weights of all layers up to which each product gets copies of its own, in the order that the processor reads fastest:
@@ -99,6 +101,7 @@ class Layer:
 
     Attributes:
         qkv: queries, keys and values side by side.
+        table: what it makes of distances; None where its attention does not look at them.
     """
 
     qkv: Linear
@@ -107,6 +110,7 @@ class Layer:
     ffn_in: Linear
     ffn_out: Linear
     ffn_norm: Norm
+    table: Table | None
 
 
 class FrozenEncoder:
@@ -127,9 +131,14 @@ class FrozenEncoder:
         self.precision = precision
         self.heads: int = settings["heads"]
         self.activation = ACT2FN[settings["activation"]]
+        distances = Distances.of(model.config.to_dict()) if family.disentangled else None
+        modules = dict(model.named_modules())
 
         def part(name: str, number: int = 0) -> nn.Module:
-            return model.get_submodule(family.modules[name].format(number))
+            return modules[family.modules[name].format(number)]
+
+        def optional(name: str) -> nn.Module | None:
+            return modules.get(family.modules[name]) if name in family.modules else None
 
         def linear(number: int, *names: str) -> Linear:
             parts = [part(name, number) for name in names]
@@ -149,6 +158,11 @@ class FrozenEncoder:
             module = part(name, number)
             return Norm(module.weight.detach().to(precision), module.bias.detach().to(precision), module.eps)
 
+        # in front of what may take the weights' precision away
+        tables = [
+            None if distances is None else Table.of(distances, partial(part, number=number), self.heads, precision)
+            for number in range(settings["layers"])
+        ]
         self.layers = [
             Layer(
                 linear(number, "query", "key", "value"),
@@ -157,18 +171,17 @@ class FrozenEncoder:
                 linear(number, "ffn_in"),
                 linear(number, "ffn_out"),
                 norm(number, "ffn_norm"),
+                table,
             )
-            for number in range(settings["layers"])
+            for number, table in enumerate(tables)
         ]
         if self._may_pack():
             names = ("qkv", "attention_output", "ffn_in", "ffn_out")
             self.layers = [
                 replace(layer, **{name: getattr(layer, name).pack() for name in names}) for layer in self.layers
             ]
-        self.word, self.position, self.embedding_norm = (part(n) for n in ("word", "position", "embedding_norm"))
-        self.token_type = part("token_type") if "token_type" in family.modules else None
-        projected = "projection" in family.modules and hasattr(model, family.modules["projection"])
-        self.projection = part("projection") if projected else None
+        self.word, self.embedding_norm = part("word"), part("embedding_norm")
+        self.position, self.token_type, self.projection = map(optional, ("position", "token_type", "projection"))
 
     def _may_pack(self) -> bool:
         first = self.layers[0]
@@ -188,7 +201,7 @@ class FrozenEncoder:
         Returns:
             `[batch, seq, hidden]`
         """
-        states = words + self.position(positions)
+        states = words if self.position is None else words + self.position(positions)
         if self.token_type is not None:
             states = states + (self.token_type.weight[0] if type_ids is None else self.token_type(type_ids))
         states = self.embedding_norm(states)
@@ -203,6 +216,7 @@ class FrozenEncoder:
         end: int | None = None,
         read: int | None = None,
         again: bool = False,
+        record: list[tuple[Tensor, Tensor]] | None = None,
     ) -> Tensor:
         """Some layers.
 
@@ -213,6 +227,7 @@ class FrozenEncoder:
             first: the first layer. end: the one behind the last; None: of all.
             read: the only piece whose state is asked for: the last layer then computes no other. None: all are.
             again: keep only what enters each layer, and compute the rest again on the way back.
+            record: a list that gets keys and values of each layer, both `[batch, head, seq, head_dim]`.
 
         Returns:
             `[batch, seq, hidden]`, with `read` `[batch, 1, hidden]`.
@@ -220,12 +235,18 @@ class FrozenEncoder:
         numbers = range(len(self.layers))[first:end]
         with torch.autocast(states.device.type, enabled=False):
             for number in numbers:
-                inputs = (number, states, mask, prefix, read if number == numbers[-1] else None)
+                inputs = (number, states, mask, prefix, read if number == numbers[-1] else None, record)
                 states = checkpoint(self._layer, *inputs, use_reentrant=False) if again else self._layer(*inputs)
         return states if read is None or numbers else states[:, read : read + 1]
 
     def _layer(
-        self, number: int, states: Tensor, mask: Tensor | None, prefix: Prefix | None, read: int | None
+        self,
+        number: int,
+        states: Tensor,
+        mask: Tensor | None,
+        prefix: Prefix | None,
+        read: int | None,
+        record: list[tuple[Tensor, Tensor]] | None,
     ) -> Tensor:
         layer, (batch, _, hidden) = self.layers[number], states.shape
         if read is None:
@@ -235,7 +256,12 @@ class FrozenEncoder:
             # In one piece: torch would make a product a row of it, and copy the weight for each.
             states = states[:, read : read + 1].contiguous()
             (query,) = _Heads.apply(layer.qkv.rows(0, hidden)(states), 1, self.heads)
-        mixed = prompted(number, query, key, value, mask, prefix)
+        if record is not None:
+            record.append((key, value))
+        bias, scaling = None, None
+        if layer.table is not None:
+            bias, scaling = layer.table.bias(query, key, read), layer.table.distances.scaling
+        mixed = prompted(number, query, key, value, mask, prefix, scaling, bias=bias)
         mixed = mixed.transpose(1, 2).reshape(batch, -1, hidden)
         states = layer.attention_norm(states + layer.attention_output(mixed))
         return layer.ffn_norm(states + layer.ffn_out(self.activation(layer.ffn_in(states))))

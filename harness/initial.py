@@ -92,6 +92,8 @@ def _by_name(training: Sequence[TaskTraining]) -> dict[str, list[TaskTraining]]:
 def _placement(config: RunConfig, method: Method, backbone: Backbone) -> Placement:
     gated = config.init is Init.ZERO_GATED
     if method.prompt is PromptOf.DEEP:
+        if backbone.engine == "transformers" or config.shard_backbone:
+            backbone.refuse_prefix()
         layers = parse_layers(config.prompt_layers, backbone.layers)
         return Placement(layers=layers, gated=gated, positions=config.positions)
     if gated or config.prompt_layers != "all":

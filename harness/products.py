@@ -16,8 +16,10 @@ def are_faster(query: Tensor, key: Tensor) -> bool:
     return query.device.type == "cpu" and (query.dtype == torch.bfloat16 or _rows(query, key) >= len(query))
 
 
-def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-    """softmax(scale * query key^T) value, with gradients.
+def attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, bias: Tensor | None = None
+) -> Tensor:
+    """softmax(scale * query key^T + bias) value, with gradients.
 
     Weights of rows that are too long for the caches are computed in parts, and computed again on the way back, so that
     memory grows with the length and not with its square.
@@ -25,14 +27,14 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, sc
     Args:
         query: `[batch, head, seq, head_dim]`. key, value: `[batch, head, keys, head_dim]`, in the same precision.
         mask: `[batch or 1, 1, 1, keys]`, True where a key may be seen; None when all may. Each row must see one.
-        scale: factor on the products.
+        scale: factor on the products. bias: `[batch, head, seq, keys]`; None: there is none.
 
     Returns:
         `[batch, head, seq, head_dim]`
     """
-    bias = None
     if mask is not None:
-        bias = torch.zeros(mask.shape, dtype=query.dtype, device=query.device).masked_fill_(~mask, -torch.inf)
+        where = torch.zeros(mask.shape, dtype=query.dtype, device=query.device) if bias is None else bias
+        bias = where.masked_fill(~mask, -torch.inf)
     return _Attention.apply(query, key, value, bias, scale)
 
 
@@ -53,6 +55,7 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, bias, kept = ctx.saved_tensors
         grad, grads = grad.contiguous(), [torch.empty_like(tensor) for tensor in (query, key, value)]
+        of_bias = torch.empty_like(bias) if ctx.needs_input_grad[3] else None
         for part in _parts(query, ctx.rows):
             weights = kept
             if weights is None:
@@ -62,7 +65,9 @@ class _Attention(torch.autograd.Function):
             scores = torch.ops.aten._softmax_backward_data(above, weights, -1, weights.dtype)
             grads[0][part] = _matmul(scores, key[part], ctx.scale)
             grads[1][part] = _matmul(scores.transpose(-1, -2), query[part], ctx.scale)
-        return *grads, None, None
+            if of_bias is not None:
+                of_bias[part] = scores
+        return *grads, of_bias, None
 
 
 def _rows(query: Tensor, key: Tensor) -> int:

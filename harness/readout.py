@@ -22,6 +22,7 @@ DRAW_SEED = 20211014
 MASKED_LM = {
     "bert": ("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm", "hidden_act"),
     "camembert": ("lm_head.dense", "lm_head.layer_norm", None),
+    "deberta-v2": ("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm", "hidden_act"),
     "distilbert": ("vocab_transform", "vocab_layer_norm", "activation"),
     "electra": ("generator_predictions.dense", "generator_predictions.LayerNorm", None),
     "roberta": ("lm_head.dense", "lm_head.layer_norm", None),

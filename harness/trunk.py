@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks import cache
-from harness import attention, backbone, encoder, products
+from harness import attention, backbone, disentangled, encoder, products
 from harness.attention import Prefix
 from harness.backbone import SoftPrompt, Trunk
 from harness.batches import evaluation_batches
@@ -28,7 +28,7 @@ SHARD = 64 << 20
 PIECES = 4096
 """Pieces a batch, padding included, when states are computed."""
 
-_CODE = [Path(module.__file__ or "") for module in (attention, backbone, encoder, products)]
+_CODE = [Path(module.__file__ or "") for module in (attention, backbone, disentangled, encoder, products)]
 
 States = NDArray[np.int16] | NDArray[np.float32]
 
@@ -89,7 +89,7 @@ class TrunkCache:
         """States of all pieces of some rows, one after another, [pieces, hidden]."""
         card, device = self._backbone.card, self._device
         name = cache.key(
-            *("trunk", card.sha256, f"{card.heads}", device.precision, device.torch.type, torch.__version__),
+            *("trunk", card.sha256, self._backbone.settings, device.precision, device.torch.type, torch.__version__),
             *(f"{self.layers}", f"{shift}", cache.source_hash(*_CODE), _content(features)),
         )
 

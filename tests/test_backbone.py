@@ -12,7 +12,7 @@ import torch
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 from safetensors.torch import load_file, save_file
 from tiny import FAMILIES, HEADS, HIDDEN, LAYERS, VOCABULARY, tiny_model, tiny_tokenizer
-from transformers import AutoModel, AutoTokenizer, BertModel, DebertaV2Config, DebertaV2Model
+from transformers import AutoModel, AutoTokenizer, BertModel, MPNetConfig, MPNetModel
 
 from benchmarks.errors import PolypromptError
 from harness import backbone as backbone_module
@@ -158,12 +158,12 @@ def test_hash_does_not_depend_on_the_files(tmp_path):
 
 
 def test_unsupported_family_is_refused_before_its_weights_are_read(tmp_path, monkeypatch):
-    DebertaV2Model(
-        DebertaV2Config(vocab_size=30, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    MPNetModel(
+        MPNetConfig(vocab_size=30, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
     ).save_pretrained(tmp_path)
     monkeypatch.setattr(AutoModel, "from_pretrained", lambda *args, **options: pytest.fail("weights were loaded"))
     message = refused(tmp_path)
-    assert "deberta-v2" in message
+    assert "mpnet" in message
     assert all(family in message for family in FAMILIES)
 
 

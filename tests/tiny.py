@@ -7,6 +7,8 @@ from transformers import (
     BertModel,
     CamembertConfig,
     CamembertModel,
+    DebertaV2Config,
+    DebertaV2Model,
     DistilBertConfig,
     DistilBertModel,
     ElectraConfig,
@@ -27,6 +29,17 @@ SHAPE = {
     "intermediate_size": 48,
     "max_position_embeddings": 42,
 }
+DEBERTA_V3 = {
+    "relative_attention": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "position_buckets": 8,
+    "max_relative_positions": -1,
+    "share_att_key": True,
+    "norm_rel_ebd": "layer_norm",
+    "position_biased_input": False,
+    "type_vocab_size": 0,
+}
+"""What the published configurations of DeBERTa-v3 say, but for the number of buckets."""
 ROBERTA_LIKE = {"type_vocab_size": 1, "bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
 CLASSES = {
     "bert": (BertModel, BertConfig, {}),
@@ -37,14 +50,17 @@ CLASSES = {
     "camembert": (CamembertModel, CamembertConfig, ROBERTA_LIKE),
 }
 FAMILIES = tuple(CLASSES)
+"""Those whose attention goes through the interface of transformers."""
+
+CLASSES |= {"deberta-v2": (DebertaV2Model, DebertaV2Config, DEBERTA_V3)}
 
 
-def tiny_model(family: str) -> PreTrainedModel:
+def tiny_model(family: str, **settings: object) -> PreTrainedModel:
     """A random encoder whose weights are large enough that every part of it shows in the output."""
     make_model, make_config, more = CLASSES[family]
     torch.manual_seed(0)
-    pooler = {} if family in ("electra", "distilbert") else {"add_pooling_layer": False}
-    model = make_model(make_config(**{**SHAPE, **more}), **pooler)
+    pooler = {} if family in ("electra", "distilbert", "deberta-v2") else {"add_pooling_layer": False}
+    model = make_model(make_config(**{**SHAPE, **more, **settings}), **pooler)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.2)
