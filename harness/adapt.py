@@ -39,6 +39,7 @@ def adapt(backbone: Backbone, weights: Weights, rank: int, alpha: float) -> None
         from peft import inject_adapter_in_model
 
         inject_adapter_in_model(lora_config(backbone, rank, alpha), backbone.model)
+    backbone.look()
 
 
 def lora_config(backbone: Backbone, rank: int, alpha: float) -> LoraConfig:
@@ -117,3 +118,4 @@ def merge(backbone: Backbone) -> None:
             module.merge()
             backbone.model.set_submodule(name, module.get_base_layer())
     del backbone.model.peft_config
+    backbone.look()

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Self
 
 import torch
 from huggingface_hub import snapshot_download
@@ -123,6 +124,7 @@ class Backbone(nn.Module):
         self.engine = engine
         self._again = False
         self._settled = False
+        self._trained = False
         self._encoders: dict[tuple[torch.device, torch.dtype], FrozenEncoder] = {}
         self.pad_id: int = config.pad_token_id or 0
         masks = (tokenizer.token_to_id(mask) for mask in MASKS)
@@ -139,6 +141,18 @@ class Backbone(nn.Module):
             heads=config.num_attention_heads,
             hidden=config.hidden_size,
         )
+
+    def train(self, mode: bool = True) -> Self:
+        """As every module; and `look` at the weights."""
+        super().train(mode)
+        self.look()
+        return self
+
+    def look(self) -> None:
+        """See whether weights are trained, which no pass asks anew; copies of such ones are dropped."""
+        self._trained = any(weight.requires_grad for weight in self.model.parameters())
+        if self._trained:
+            self._encoders.clear()
 
     def checkpoint_activations(self, on: bool) -> None:
         """Keep only what enters each layer during a pass, and compute the rest again on the way back.
@@ -211,7 +225,7 @@ class Backbone(nn.Module):
         Raises:
             PolypromptError: the rows are longer than the encoder's positions.
         """
-        if self.engine == "transformers" or isinstance(self, FSDPModule) or self._is_trained():
+        if self.engine == "transformers" or isinstance(self, FSDPModule) or self._trained:
             states = self._run(input_ids, lengths, type_ids, prompt, None)
             return states if read is None else states[:, read : read + 1]
         front = prompt.slots if isinstance(prompt, SoftPrompt) else 0
@@ -271,15 +285,9 @@ class Backbone(nn.Module):
         Args:
             precision: in which the frozen encoder computes from here on; after bf16 no other one is possible.
         """
-        if self.engine == "own" and not self._is_trained():
+        if self.engine == "own" and not self._trained:
             self._encoders = {(self.words.weight.device, precision): FrozenEncoder(self.model, precision, alone=True)}
             self._settled = precision is not torch.float32
-
-    def _is_trained(self) -> bool:
-        trained = any(weight.requires_grad for weight in self.model.parameters())
-        if trained:
-            self._encoders.clear()
-        return trained
 
     @torch.no_grad()
     def keys_values(self, input_ids: Tensor, lengths: Tensor, type_ids: Tensor | None = None) -> Tensor:

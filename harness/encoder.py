@@ -34,11 +34,18 @@ class Linear:
     bias: Tensor
     packed: tuple[Tensor, Tensor] | None = None
 
-    def __call__(self, states: Tensor) -> Tensor:
-        """[..., in] to [..., out]"""
+    def __call__(self, states: Tensor, plus: Tensor | None = None) -> Tensor:
+        """[..., in] to [..., out], and `plus` added to it."""
         if self.packed is not None:
-            return _Packed.apply(states.contiguous(), self.bias, *self.packed)
-        return functional.linear(states, self.weight, self.bias)
+            return _Packed.apply(states.contiguous(), plus, self.bias, *self.packed)
+        product = functional.linear(states, self.weight, self.bias)
+        return product if plus is None else plus + product
+
+    def beside(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """The product, and the states for a way around it; on the way back both gradients are added in one pass."""
+        if self.packed is not None and torch.is_grad_enabled():
+            return _PackedBeside.apply(states, self.bias, *self.packed)
+        return self(states), states
 
     def pack(self) -> Linear:
         """The same with a packed weight."""
@@ -52,17 +59,38 @@ class Linear:
         return Linear(self.weight[begin:end], self.bias[begin:end])
 
 
+def _packed_product(states: Tensor, weight: Tensor, bias: Tensor | None, plus: Tensor | None) -> Tensor:
+    if plus is None:
+        return torch.ops.mkldnn._linear_pointwise(states, weight, bias, "none", [], "")
+    return torch.ops.mkldnn._linear_pointwise.binary(states, plus, weight, bias, "add")
+
+
 class _Packed(torch.autograd.Function):
-    """A product with a frozen weight that oneDNN has packed."""
+    """A product with a frozen weight that oneDNN has packed, and something added to it."""
 
     @staticmethod
-    def forward(ctx: Any, states: Tensor, bias: Tensor, forth: Tensor, back: Tensor) -> Tensor:
-        ctx.back = back
-        return torch.ops.mkldnn._linear_pointwise(states, forth, bias, "none", [], "")
+    def forward(ctx: Any, states: Tensor, plus: Tensor | None, bias: Tensor, forth: Tensor, back: Tensor) -> Tensor:
+        ctx.back, ctx.plus = back, plus is not None
+        return _packed_product(states, forth, bias, plus)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return torch.ops.mkldnn._linear_pointwise(grad.contiguous(), ctx.back, None, "none", [], ""), None, None, None
+        grad = grad.contiguous()
+        below = _packed_product(grad, ctx.back, None, None)
+        return below, grad if ctx.plus else None, None, None, None
+
+
+class _PackedBeside(torch.autograd.Function):
+    """A product as above, and what went into it."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, bias: Tensor, forth: Tensor, back: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.back = back
+        return _packed_product(states.contiguous(), forth, bias, None), states
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, around: Tensor) -> tuple[Tensor | None, ...]:
+        return _packed_product(grad.contiguous(), ctx.back, None, around.contiguous()), None, None, None
 
 
 class _Heads(torch.autograd.Function):
@@ -100,17 +128,24 @@ class Layer:
     """One layer, normalised after each half.
 
     Attributes:
-        qkv: queries, keys and values side by side.
+        qkv: queries, keys and values side by side. query, key_value: its parts, for queries of few pieces.
         table: what it makes of distances; None where its attention does not look at them.
     """
 
     qkv: Linear
+    query: Linear
+    key_value: Linear
     attention_output: Linear
     attention_norm: Norm
     ffn_in: Linear
     ffn_out: Linear
     ffn_norm: Norm
     table: Table | None
+
+    def pack(self, last: bool) -> Layer:
+        """The same with packed weights; those of `query` and `key_value` in the last layer, which may need them."""
+        names = ["qkv", "attention_output", "ffn_in", "ffn_out", *(("query", "key_value") if last else ())]
+        return replace(self, **{name: getattr(self, name).pack() for name in names})
 
 
 class FrozenEncoder:
@@ -158,14 +193,15 @@ class FrozenEncoder:
             module = part(name, number)
             return Norm(module.weight.detach().to(precision), module.bias.detach().to(precision), module.eps)
 
-        # in front of what may take the weights' precision away
-        tables = [
-            None if distances is None else Table.of(distances, partial(part, number=number), self.heads, precision)
-            for number in range(settings["layers"])
-        ]
-        self.layers = [
-            Layer(
-                linear(number, "query", "key", "value"),
+        def layer(number: int) -> Layer:
+            # in front of what may take the weights' precision away
+            table = distances and Table.of(distances, partial(part, number=number), self.heads, precision)
+            qkv = linear(number, "query", "key", "value")
+            hidden = len(qkv.bias) // 3
+            return Layer(
+                qkv,
+                qkv.rows(0, hidden),
+                qkv.rows(hidden, 3 * hidden),
                 linear(number, "attention_output"),
                 norm(number, "attention_norm"),
                 linear(number, "ffn_in"),
@@ -173,13 +209,10 @@ class FrozenEncoder:
                 norm(number, "ffn_norm"),
                 table,
             )
-            for number, table in enumerate(tables)
-        ]
+
+        self.layers = [layer(number) for number in range(settings["layers"])]
         if self._may_pack():
-            names = ("qkv", "attention_output", "ffn_in", "ffn_out")
-            self.layers = [
-                replace(layer, **{name: getattr(layer, name).pack() for name in names}) for layer in self.layers
-            ]
+            self.layers = [one.pack(last=one is self.layers[-1]) for one in self.layers]
         self.word, self.embedding_norm = part("word"), part("embedding_norm")
         self.position, self.token_type, self.projection = map(optional, ("position", "token_type", "projection"))
 
@@ -250,12 +283,13 @@ class FrozenEncoder:
     ) -> Tensor:
         layer, (batch, _, hidden) = self.layers[number], states.shape
         if read is None:
-            query, key, value = _Heads.apply(layer.qkv(states), 3, self.heads)
+            qkv, states = layer.qkv.beside(states)
+            query, key, value = _Heads.apply(qkv, 3, self.heads)
         else:
-            key, value = _Heads.apply(layer.qkv.rows(hidden, 3 * hidden)(states), 2, self.heads)
+            key, value = _Heads.apply(layer.key_value(states), 2, self.heads)
             # In one piece: torch would make a product a row of it, and copy the weight for each.
-            states = states[:, read : read + 1].contiguous()
-            (query,) = _Heads.apply(layer.qkv.rows(0, hidden)(states), 1, self.heads)
+            asked, states = layer.query.beside(states[:, read : read + 1].contiguous())
+            (query,) = _Heads.apply(asked, 1, self.heads)
         if record is not None:
             record.append((key, value))
         bias, scaling = None, None
@@ -263,5 +297,6 @@ class FrozenEncoder:
             bias, scaling = layer.table.bias(query, key, read), layer.table.distances.scaling
         mixed = prompted(number, query, key, value, mask, prefix, scaling, bias=bias)
         mixed = mixed.transpose(1, 2).reshape(batch, -1, hidden)
-        states = layer.attention_norm(states + layer.attention_output(mixed))
-        return layer.ffn_norm(states + layer.ffn_out(self.activation(layer.ffn_in(states))))
+        states = layer.attention_norm(layer.attention_output(mixed, states))
+        inner, states = layer.ffn_in.beside(states)
+        return layer.ffn_norm(layer.ffn_out(self.activation(inner), states))

@@ -387,6 +387,7 @@ def test_weights_that_are_trained_are_not_copied():
         before = backbone(ids, LENGTHS, types)
         for change in (True, False):
             backbone.model.requires_grad_(change)
+            backbone.look()
             with torch.no_grad():
                 if change:
                     backbone.model.get_parameter("encoder.layer.1.output.dense.weight").mul_(3)
