@@ -28,7 +28,7 @@ from benchmarks.errors import PolypromptError
 from benchmarks.results import BackboneCard
 from harness.anatomy import FAMILIES
 from harness.attention import Prefix, Record, key_mask, number_layers
-from harness.disentangled import Distances
+from harness.distances import Distances
 from harness.embedded import EMBEDDED, locate, read_e5s1
 from harness.encoder import FrozenEncoder
 

@@ -15,7 +15,8 @@ from transformers.activations import ACT2FN
 
 from harness.anatomy import FAMILIES
 from harness.attention import Prefix, prompted
-from harness.disentangled import Distances, Table
+from harness.disentangled import Table
+from harness.distances import Distances
 
 PACKED = 1 << 27
 """Weights of all layers up to which each product gets copies of its own, in the order that the processor reads fastest:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks import cache
-from harness import attention, backbone, disentangled, encoder, products
+from harness import attention, backbone, disentangled, distances, encoder, products
 from harness.attention import Prefix
 from harness.backbone import SoftPrompt, Trunk
 from harness.batches import evaluation_batches
@@ -28,7 +28,7 @@ SHARD = 64 << 20
 PIECES = 4096
 """Pieces a batch, padding included, when states are computed."""
 
-_CODE = [Path(module.__file__ or "") for module in (attention, backbone, disentangled, encoder, products)]
+_CODE = [Path(module.__file__ or "") for module in (attention, backbone, disentangled, distances, encoder, products)]
 
 States = NDArray[np.int16] | NDArray[np.float32]
 

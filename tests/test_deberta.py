@@ -22,7 +22,7 @@ from harness import encoder, products
 from harness.attention import Prefix
 from harness.backbone import Backbone, SoftPrompt, Trunk, load_backbone
 from harness.config import load_config
-from harness.disentangled import Distances
+from harness.distances import Distances
 from harness.methods import METHODS
 from harness.store import load_run
 
@@ -158,15 +158,15 @@ def test_every_variant_computes_something_else() -> None:
         assert all((one - other).abs().max() > 1e-2 for other in states[:number])
 
 
-@pytest.mark.parametrize(("buckets", "longest"), [(256, 512), (8, 42), (3, 42), (320, 512), (0, 42), (0, 6)])
+@pytest.mark.parametrize(("buckets", "longest"), [(256, 512), (8, 42), (2, 42), (320, 512), (64, 77), (0, 42), (0, 6)])
 def test_rows_of_distances_are_those_of_transformers(buckets: int, longest: int) -> None:
-    """Of row and column lengths that go beyond the longest distance."""
-    length = longest + 30
+    """Also of distances beyond the longest, which have its row."""
+    length, span = longest + 30, buckets or longest
     states = torch.zeros(1, length, 1)
-    span = buckets or longest
     expected = build_relative_position(states, states, buckets or -1, longest)[0] + span
     places = torch.arange(length)
-    found = Distances((), 1.0, span, buckets, longest, False, False).rows(places[:, None] - places)
+    table = torch.from_numpy(Distances((), 1.0, span, buckets, longest, False, False).rows())
+    found = table[(places[:, None] - places).clamp(-longest, longest) + longest]
     assert torch.equal(found, expected.clamp(0, 2 * span - 1))
 
 
@@ -421,7 +421,8 @@ def test_transformers_takes_no_keys_and_values(folder: Path, tiny_run: Run, tmp_
         ({"conv_kernel_size": 3}, "a convolution behind the first layer"),
         ({"pos_att_type": "p2p|c2p"}, r"pos_att_type p2p\|c2p"),
         ({"embedding_size": 16}, "embeddings of another width"),
-        ({"position_buckets": 1}, "position_buckets 1"),
+        ({"position_buckets": 9}, "position_buckets 9 over 42 distances"),
+        ({"position_buckets": 100}, "position_buckets 100 over 42 distances"),
         ({"pos_att_type": 3}, "not the configuration of such an encoder"),
     ],
 )
