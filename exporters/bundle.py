@@ -22,11 +22,15 @@ from benchmarks.results import BackboneCard, read_model, write_model
 from benchmarks.task import TaskCard
 from exporters.graph import Graph, Output
 from exporters.tasks import TASKS, Tensors
-from harness.placement import Positions
+from harness.heads import HeadKind, Pooling
+from harness.placement import Placement
 
 CARD = "bundle.json"
 MODEL = "model.onnx"
 TOKENIZER = "tokenizer.json"
+
+RowInput = Literal["sequence_rows", "whole_rows"]
+"""Inputs of the graph that name rows of a batch: which are answered from one piece, and which from all."""
 
 
 class StoredFile(BaseModel):
@@ -57,6 +61,8 @@ class BundledTask(BaseModel):
         thresholds: language -> its own threshold, where several languages have one; all others share `threshold`.
         head: how a sequence task is answered: linear on a state, behind a pooler, or by a masked-LM head.
         mask_id: the mask piece, which stands behind the first one in each row; None: there is none.
+        slots: prompt length; 0 without a prompt. prompt_layers: layers that have one; none: it is in the input.
+        max_positions: pieces of the longest row.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -68,8 +74,11 @@ class BundledTask(BaseModel):
     threshold: float | None = None
     languages: dict[str, int] = Field(default_factory=dict, exclude_if=_is_empty)
     thresholds: dict[str, float] = Field(default_factory=dict, exclude_if=_is_empty)
-    head: Literal["linear", "pooler", "verbaliser"] = "linear"
+    head: HeadKind = HeadKind.LINEAR
     mask_id: int | None = None
+    slots: int
+    prompt_layers: list[int]
+    max_positions: int
 
 
 class TaskParity(BaseModel):
@@ -113,11 +122,10 @@ class BundleCard(BaseModel):
     Attributes:
         run, method: where it comes from.
         backbone: the encoder. precision: of all tensors.
-        slots: prompt length; 0 without a prompt. prompt_layers: layers that have one; none: it is in the input.
-        positions: where those of the real pieces begin, see `harness.placement.Positions`.
-        pooling: what linear sequence heads read, "cls" or "mean".
+        placement: where the graph has room for prompts; None: nowhere.
+        pooling: what linear sequence heads read. readout: what others read, see `exporters.graph.Blueprint`.
         token_types: the graph has the input `token_type_ids`.
-        pad_id: piece that fills rows up. max_positions: pieces of the longest row.
+        pad_id: piece that fills rows up.
         tasks: in the order of their ids.
         files: name -> size and hash of every other file.
         parity: agreement with PyTorch on real rows; None only while an export is under way.
@@ -131,16 +139,24 @@ class BundleCard(BaseModel):
     method: str
     backbone: BackboneCard
     precision: Literal["fp32"] = "fp32"
-    slots: int
-    prompt_layers: list[int]
-    positions: Positions = Positions.OWN
-    pooling: Literal["cls", "mean"]
+    placement: Placement | None
+    pooling: Pooling
+    readout: HeadKind = HeadKind.LINEAR
     token_types: bool
     pad_id: int
-    max_positions: int
     tasks: list[BundledTask]
     files: dict[str, StoredFile] = {}
     parity: Parity | None = None
+
+    def rows_of(self, task: BundledTask) -> RowInput:
+        """The input of the graph in which the rows of a task are named."""
+        one = task.output == "sequence_logits" and self.pooling is Pooling.CLS
+        return "sequence_rows" if one else "whole_rows"
+
+    @property
+    def row_inputs(self) -> tuple[RowInput, ...]:
+        """All such inputs of the graph."""
+        return ("sequence_rows", "whole_rows") if self.pooling is Pooling.CLS else ("whole_rows",)
 
 
 def write_bundle(folder: Path, card: BundleCard, graph: Graph, tasks: Tensors, tokenizer: str) -> BundleCard:

@@ -33,7 +33,6 @@ from harness.device import find_device
 from harness.evaluate import compute
 from harness.heads import HeadKind, head_kind
 from harness.model import PromptedModel
-from harness.placement import Positions
 from harness.readout import mask_pieces
 from harness.sharing import PromptBank
 from harness.store import load_run
@@ -101,9 +100,17 @@ def graph_of(model: PromptedModel) -> Graph:
     encoder = backbone.model
     state = {name: tensor.float().cpu().numpy() for name, tensor in encoder.state_dict().items()}
     weights = read_weights(encoder.config.to_dict(), state, backbone.first_position, backbone.token_types)
+    return build_graph(weights, blueprint_of(model))
+
+
+def blueprint_of(model: PromptedModel) -> Blueprint:
+    """What the graph of a prompted model has room for."""
     placement = None if model.prompt is None else model.prompt.placement
+    if placement is not None and placement.layers is not None and not placement.gated:
+        # All layers, since a layer without slots costs next to nothing, and a task may come that has them there.
+        placement = placement.model_copy(update={"layers": tuple(range(model.backbone.layers))})
     kind = HeadKind.LINEAR if model.readout is None else model.readout.kind
-    return build_graph(weights, Blueprint(placement, model.pooling, kind))
+    return Blueprint(placement, model.pooling, kind)
 
 
 def tensors_of(model: PromptedModel, cards: Sequence[TaskCard]) -> Tensors:
@@ -113,15 +120,10 @@ def tensors_of(model: PromptedModel, cards: Sequence[TaskCard]) -> Tensors:
     if model.prompt is None:
         return task_tensors(cards, heads, model.backbone.hidden, None, readout)
     bank = model.prompt.fold(model.tasks)
-    bare = [card.name for card in cards if bank.row(card.answered_by) is None]
-    if bare:
-        raise PolypromptError(
-            f"{', '.join(bare)}: has no prompt, where every other task has one of its own, and one graph cannot "
-            "hold both; leave it out with --tasks"
-        )
     known = _known(bank, cards)
     prompt = Prompt(bank.bank.float().cpu().numpy(), bank.placement, [one.row for one in known])
-    return task_tensors([one.card for one in known], heads, model.backbone.hidden, prompt, readout)
+    layers = blueprint_of(model).placement.layers or ()
+    return task_tensors([one.card for one in known], heads, model.backbone.hidden, prompt, readout, layers)
 
 
 def _readout(model: PromptedModel, cards: Sequence[TaskCard]) -> Readout | None:
@@ -141,40 +143,44 @@ def _weight_bias(module: nn.Linear | nn.LayerNorm) -> tuple[Floats, Floats]:
 
 def describe(model: PromptedModel, manifest: Manifest) -> BundleCard:
     """The card of a model's bundle before there are any files."""
-    prompt = model.prompt
     columns = {name: head.out_features for name, head in model.all_heads.items()}
-    asked = HeadKind.LINEAR if model.readout is None else model.readout.kind
+    blueprint, asked = blueprint_of(model), HeadKind.LINEAR if model.readout is None else model.readout.kind
     masks = mask_pieces(asked, model.backbone, manifest.tasks)
-    known = [] if prompt is None else _known(prompt.fold(model.tasks), manifest.tasks)
+    bank = None if model.prompt is None else model.prompt.fold(model.tasks)
+    known = [] if bank is None else _known(bank, manifest.tasks)
+    tasks = []
+    for number, card in enumerate(manifest.tasks):
+        prompted = bank is not None and bank.row(card.answered_by) is not None
+        tasks.append(
+            BundledTask(
+                card=card,
+                task_id=number,
+                output=OUTPUTS[card.kind],
+                columns=columns.get(card.answered_by, manifest.backbone.hidden),
+                threshold=_threshold(manifest, card),
+                languages={
+                    one.language: place
+                    for place, one in enumerate(known)
+                    if one.language and one.card.name == card.name
+                },
+                thresholds=_thresholds(manifest, card),
+                head=head_kind(card, asked),
+                mask_id=masks.get(card.name),
+                slots=bank.slots if prompted else 0,
+                prompt_layers=list(bank.placement.layers or ()) if prompted else [],
+                max_positions=model.max_positions,
+            )
+        )
     return BundleCard(
         run=manifest.run,
         method=manifest.method,
         backbone=manifest.backbone,
-        slots=0 if prompt is None else prompt.slots,
-        prompt_layers=[] if prompt is None else list(prompt.placement.layers or ()),
-        positions=Positions.OWN if prompt is None else prompt.placement.positions,
-        pooling=model.pooling.value,
+        placement=blueprint.placement,
+        pooling=blueprint.pooling,
+        readout=blueprint.readout,
         token_types=model.backbone.token_types,
         pad_id=model.backbone.pad_id,
-        max_positions=model.max_positions,
-        tasks=[
-            BundledTask(
-                card=task,
-                task_id=number,
-                output=OUTPUTS[task.kind],
-                columns=columns.get(task.answered_by, manifest.backbone.hidden),
-                threshold=_threshold(manifest, task),
-                languages={
-                    one.language: place
-                    for place, one in enumerate(known)
-                    if one.language and one.card.name == task.name
-                },
-                thresholds=_thresholds(manifest, task),
-                head=head_kind(task, asked).value,
-                mask_id=masks.get(task.name),
-            )
-            for number, task in enumerate(manifest.tasks)
-        ],
+        tasks=tasks,
     )
 
 

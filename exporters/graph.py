@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import onnx
@@ -13,13 +13,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.task import Kind
 from exporters.tensors import TensorFile
-from exporters.weights import EncoderWeights, Floats, Layer, Linear, Norm
-from harness.features import MASK_POSITION
+from exporters.weights import EncoderWeights, Floats, Linear, Norm
 from harness.heads import HeadKind, Pooling
 from harness.placement import Placement, Positions
 
 OPSET = 24
 """The first with `nonpad_kv_seqlen` in Attention, which needs no mask for rows that are padded on the right."""
+
+ZERO = helper.make_tensor("zero", TensorProto.INT64, [1], [0])
 
 Output = Literal["sequence_logits", "token_logits", "embedding"]
 
@@ -55,11 +56,14 @@ class Graph:
     """A graph and the file that it refers to. Neither depends on the tasks.
 
     Attributes:
-        model: outputs `sequence_logits` [batch, labels], `token_logits` [batch, seq, labels], `embedding` [batch,
-            hidden]; a runtime computes what is asked for. Inputs: `input_ids` [batch, seq], `lengths` [batch],
-            `task_id` [batch] and, where the backbone has token types, `token_type_ids` [batch, seq], all int64; and
-            the tensors of the tasks, see `exporters.tasks.task_tensors`. Columns beyond the labels of a row's task are
-            zero. Rows are padded on the right.
+        model: Inputs: `input_ids` [batch, seq], `lengths` [batch], `task_id` [batch] and, where the backbone has token
+            types, `token_type_ids` [batch, seq]; `sequence_rows` [sequences] and `whole_rows` [wholes], the rows that
+            are answered from one piece and from all, of which the last layer computes no more than that; all int64.
+            And the tensors of the tasks, see `exporters.tasks.task_tensors`. Outputs: `sequence_logits` [sequences,
+            labels], `token_logits` [wholes, seq, labels], `embedding` [wholes, hidden]. With mean pooling sequences
+            are read from all pieces too: there are no `sequence_rows`, and `sequence_logits` is [wholes, labels].
+            Columns beyond the labels of a row's task are zero. Rows are padded on the right. A row may be in both
+            lists or in none.
         backbone: weights of the encoder.
     """
 
@@ -70,6 +74,41 @@ class Graph:
 def build_graph(weights: EncoderWeights, blueprint: Blueprint) -> Graph:
     """Write the graph of an encoder."""
     return Writer(weights, blueprint).write()
+
+
+class Rows(NamedTuple):
+    """Rows on their way through the encoder.
+
+    Attributes:
+        states: [rows, seq, hidden]. task: [rows]. lengths: pieces, [rows]. prompt: row of the prompts, [rows].
+        longest: number of pieces that any row has, [1]. count: how many rows are asked for, [1]: where it is none,
+            one piece of one row is computed all the same, since Attention refuses an empty batch.
+    """
+
+    states: str
+    task: str
+    lengths: str
+    prompt: str | None
+    longest: str
+    count: str
+
+
+class Place(NamedTuple):
+    """Where the prefixes of rows stand in one layer.
+
+    A row's prefix may be shorter than the bank is wide. Since the order of keys does not matter, the gap behind it is
+    filled with the row's own last keys, so that what counts stays in one piece. Where there are no gaps, nothing moves.
+
+    Attributes:
+        slots: of each row's prefix, [rows]. keys: of prefix and row, [rows].
+        moved: own keys that fill gaps, [rows, gap, 1]. gaps: where to, as row and key, [rows, gap, 2]; both are empty
+            names where no prefix is shorter than another.
+    """
+
+    slots: str
+    keys: str
+    moved: str
+    gaps: str
 
 
 class Writer:
@@ -93,8 +132,7 @@ class Writer:
                 self.given(name, ["batch", "seq"], TensorProto.INT64)
         for name in ("lengths", "task_id"):
             self.given(name, ["batch"], TensorProto.INT64)
-        states = self.encoder()
-        results = [self.sequence_logits(states), self.token_logits(states), self.unit_vector(self.mean(states))]
+        results = self.outputs(self.lower_layers())
         parts = (list(self.inputs.values()), results, list(self.initializers.values()))
         graph = helper.make_graph(self.nodes, "polyprompt", *parts)
         opset = helper.make_opsetid("", OPSET)
@@ -102,191 +140,335 @@ class Writer:
         model = helper.make_model(graph, opset_imports=[opset], ir_version=version, producer_name="polyprompt")
         return Graph(model, self.backbone)
 
-    def encoder(self) -> str:
-        """Hidden states of the last layer, [batch, seq, hidden]."""
-        row = None if self.placement is None else self.of_task("task_prompt")
-        lengths, keys = self.real()
-        vectors = self.placement is not None and self.placement.layers is None
-        if vectors:
-            lengths = keys  # the prompt is a part of every row
-        states = self.embeddings(row)
-        for number, layer in enumerate(self.weights.layers):
-            name = f"layer.{number}"
-            mixed = self.attention(name, number, layer, states, row, lengths, keys)
-            mixed = self.linear(f"{name}.attention_output", mixed, layer.attention_output)
-            states = self.norm(f"{name}.attention_norm", self.node("Add", [mixed, states]), layer.attention_norm)
-            inner = self.gelu(self.linear(f"{name}.ffn_in", states, layer.ffn_in))
-            outer = self.linear(f"{name}.ffn_out", inner, layer.ffn_out)
-            states = self.norm(f"{name}.ffn_norm", self.node("Add", [outer, states]), layer.ffn_norm)
-        if not vectors:
-            return states
-        cut = [self.slots(), self.integers([np.iinfo(np.int64).max]), self.integers([1])]
-        return self.node("Slice", [states, *cut], "pieces")
+    def lower_layers(self) -> Rows:
+        """All rows behind all layers but the last."""
+        prompt = None if self.placement is None else self.of_task("task_prompt", "task_id")
+        longest = self.node("Shape", [self.ids], start=1, end=2)
+        rows = Rows(self.embeddings(prompt), "task_id", "lengths", prompt, longest, "")
+        last = len(self.weights.layers) - 1
+        for number, place in enumerate(self.places(rows, 0, last)):
+            rows = rows._replace(states=self.layer(number, rows, place))
+        return rows
 
-    def real(self) -> tuple[str, str]:
-        """What `attend` is told about which pieces are real, and the same with a prompt in front of them."""
-        if self.placement is None:
-            return "lengths", "lengths"
-        return "lengths", self.node("Add", ["lengths", self.slots()], "key_lengths")
+    def outputs(self, rows: Rows) -> list[onnx.ValueInfoProto]:
+        """The last layer, of each row what is read, and the heads."""
+        last = len(self.weights.layers) - 1
+        whole = self.chosen("whole_rows", rows)
+        whole = whole._replace(states=self.layer(last, whole, *self.places(whole, last, last + 1)))
+        if self.placement is not None and self.placement.layers is None:
+            begin, first = self.integers([0]), self.integers([1])
+            whole = whole._replace(states=self.node("Slice", [whole.states, begin, whole.longest, first], "pieces"))
+        if self.blueprint.pooling is Pooling.CLS:
+            some = self.chosen("sequence_rows", rows)
+            read = self.layer(last, some, *self.places(some, last, last + 1), self.piece(some))
+            states = plain = some._replace(states=read)
+        else:
+            states, plain = whole._replace(states=self.piece(whole)), whole._replace(states=self.mean(whole))
+        return [self.sequence_logits(plain, states), self.token_logits(whole), self.unit_vector(whole)]
+
+    def chosen(self, name: str, rows: Rows) -> Rows:
+        """Some of the rows; one row of one piece where none is asked for.
+
+        Args:
+            name: of the input that says which.
+        """
+        count = self.node("Shape", [self.given(name, [name.replace("_rows", "s")], TensorProto.INT64)])
+        lacking = self.node("Sub", [self.integers([1]), self.node("Min", [count, self.integers([1])])])
+        which = self.node("Concat", [name, self.node("ConstantOfShape", [lacking], value=ZERO)], axis=0)
+        longest = self.node("Where", [self.node("Cast", [lacking], to=TensorProto.BOOL), lacking, rows.longest])
+        size = longest
+        if self.placement is not None and self.placement.layers is None:
+            size = self.node("Add", [longest, self.slots()])
+        states = self.node("Gather", [rows.states, which])
+        states = self.node("Slice", [states, self.integers([0]), size, self.integers([1])])
+        lengths = self.node("Min", [self.node("Gather", ["lengths", which]), longest])
+        prompt = None if rows.prompt is None else self.node("Gather", [rows.prompt, which])
+        return Rows(states, self.node("Gather", ["task_id", which]), lengths, prompt, longest, count)
+
+    def layer(self, number: int, rows: Rows, place: Place | None, read: str | None = None) -> str:
+        """One layer of the encoder.
+
+        Args:
+            place: of the prefixes in this layer; None: it has none.
+            read: states of the one piece a row that is needed behind it, [rows, 1, hidden]; None: of all.
+
+        Returns:
+            [rows, seq, hidden] or [rows, 1, hidden].
+        """
+        layer, weights = self.weights.layers[number], f"layer.{number}"
+        name = weights if read is None else f"read.{weights}"
+        asked = read or rows.states
+        mixed = self.attention(number, rows, place, read)
+        mixed = self.linear(f"{name}.attention_output", mixed, layer.attention_output, f"{weights}.attention_output")
+        total = self.node("Add", [mixed, asked])
+        states = self.norm(f"{name}.attention_norm", total, layer.attention_norm, f"{weights}.attention_norm")
+        inner = self.gelu(self.linear(f"{name}.ffn_in", states, layer.ffn_in, f"{weights}.ffn_in"))
+        outer = self.linear(f"{name}.ffn_out", inner, layer.ffn_out, f"{weights}.ffn_out")
+        return self.norm(f"{name}.ffn_norm", self.node("Add", [outer, states]), layer.ffn_norm, f"{weights}.ffn_norm")
 
     def slots(self) -> str:
-        """Prompt length, [1]."""
-        bank = "prompt" if self.placement.layers is None else f"layer.{self.placement.layers[0]}.prefix_key"
-        return self.node("Shape", [self.bank(bank)], "slots", start=1, end=2)
+        """Length of the longest prompt that is given as vectors, [1]."""
+        return self.node("Shape", [self.bank("prompt")], "slots", start=1, end=2)
 
     def bank(self, name: str) -> str:
         """An input with a part of all prompts, [prompt, slot, width]."""
         width = self.weights.word.shape[1] if name == "prompt" else self.weights.hidden
-        return self.given(name, ["prompts", "slots", width])
+        return self.given(name, ["prompts", f"{name}.slots", width])
 
-    def embeddings(self, row: str | None) -> str:
+    def prompt_lengths(self, prompt: str, begin: int = 0, end: int | None = None) -> str:
+        """Prompt length of each row in some layers, [layers, rows]; vectors in front have it once, [1, rows].
+
+        Args:
+            prompt: [rows]. begin, end: of the layers, by their place among those that have prompts.
+        """
+        layers = self.placement.layers or (0,)
+        lengths = self.given("prompt_lengths", [len(layers), "prompts"], TensorProto.INT64)
+        if (begin, end) != (0, None) and (begin, end) != (0, len(layers)):
+            lengths = self.node("Slice", [lengths, *(self.integers([n]) for n in (begin, end, 0))])
+        return self.node("Gather", [lengths, prompt], axis=1)
+
+    def places(self, rows: Rows, begin: int, end: int) -> list[Place | None]:
+        """Of the prefixes in some layers; None for layers without.
+
+        Args:
+            begin, end: of the layers.
+        """
+        if self.placement is None:
+            return [None] * (end - begin)
+        if self.placement.layers is None:
+            lengths = self.node("Squeeze", [self.prompt_lengths(rows.prompt), self.integers([0])])
+            keys = self.node("Add", [lengths, rows.lengths])
+            return [Place("", keys, "", "")] * (end - begin)
+        inside = [number for number in range(begin, end) if number in self.placement.layers]
+        if not inside:
+            return [None] * (end - begin)
+        first = self.placement.layers.index(inside[0])
+        slots = self.prompt_lengths(rows.prompt, first, first + len(inside))
+        found = [slots, self.node("Add", [slots, rows.lengths])]
+        flat = self.integers([-1])
+        parts = [self.parts(self.node("Reshape", [name, flat]), len(inside)) for name in found]
+        if not self.placement.gated:
+            parts += [self.parts(name, len(inside)) for name in self.moves(rows, slots, inside)]
+        else:
+            parts += [[""] * len(inside)] * 2
+        places = dict(zip(inside, (Place(*names) for names in zip(*parts, strict=True)), strict=True))
+        return [places.get(number) for number in range(begin, end)]
+
+    def parts(self, name: str, count: int) -> list[str]:
+        """What stands side by side on the first axis."""
+        if count == 1:
+            return [name]
+        names = [f"{name}.{number}" for number in range(count)]
+        self.nodes.append(helper.make_node("Split", [name], names, name=f"{name}.split", axis=0, num_outputs=count))
+        return names
+
+    def moves(self, rows: Rows, slots: str, layers: Sequence[int]) -> tuple[str, str]:
+        """`moved` and `gaps` of `Place` for some layers, [layers * rows, gap, 1] and [layers * rows, gap, 2].
+
+        Args:
+            slots: of each row's prefix, [layers, rows].
+        """
+        zero, one, last = self.integers(0), self.integers(1), self.integers([-1])
+        shape, column = self.node("Shape", [slots]), self.integers([-1, 1])
+        widths = [self.node("Shape", [self.bank(f"layer.{number}.prefix_key")], start=1, end=2) for number in layers]
+        width = self.node("Concat", [self.node("Unsqueeze", [name, last]) for name in widths], axis=0)
+        number = self.node("Range", [zero, self.node("Size", [rows.task]), one])
+        spread = [self.node("Expand", [name, shape]) for name in (width, rows.lengths, number)]
+        slot, width, length, number = (self.node("Reshape", [name, column]) for name in (slots, *spread))
+        gap = self.node("Sub", [width, slot])
+        place = self.node("Range", [zero, self.node("ReduceMax", [gap], keepdims=0), one])  # [gap]
+        inside = self.node("Less", [place, gap])  # [layers * rows, gap]
+        own = self.node("Max", [self.node("Sub", [self.node("Sub", [length, one]), place]), zero])
+        # Where another row or layer has a wider gap, the first own key is written to where it is.
+        moved = self.node("Where", [inside, own, zero])
+        gaps = self.node("Where", [inside, self.node("Add", [slot, place]), width])
+        number = self.node("Expand", [number, self.node("Shape", [gaps])])
+        moved, gaps, number = (self.node("Unsqueeze", [name, last]) for name in (moved, gaps, number))
+        return moved, self.node("Concat", [number, gaps], axis=2)
+
+    def embeddings(self, prompt: str | None) -> str:
         """Normalised sum of the embeddings of piece, position and type, at hidden width.
 
         Args:
-            row: of the bank of prompts, [batch].
+            prompt: row of the prompts, [batch].
 
         Returns:
-            [batch, seq, hidden]; [batch, slots + seq, hidden] where prompts are vectors in front.
+            [batch, seq, hidden]; [batch, seq + slots, hidden] where prompts are vectors, which stand behind each row's
+            own pieces: positions are in the vectors, and attention does not ask for the order.
         """
         weights = self.weights
         total = self.node("Gather", [self.frozen("word", weights.word), self.ids], "word_embedding")
-        table = self.frozen("position", weights.position)
-        begin = self.integers([weights.first_position])
-        if self.placement is not None and self.placement.positions is Positions.SHIFTED:
-            begin = self.node("Add", [self.slots(), begin])
-        total = self.node("Add", [total, self.positions(table, begin)])
-        kind = None
+        total = self.node("Add", [total, self.positions(prompt)])
         if weights.token_type is not None:
             kind = self.frozen("token_type", weights.token_type)
             types = self.node("Gather", [kind, self.types]) if weights.token_types else kind
             total = self.node("Add", [total, types])
         if self.placement is not None and self.placement.layers is None:
-            front = self.node("Gather", [self.bank("prompt"), row])
-            total = self.node("Concat", [self.in_front(front, table, kind), total], axis=1)
+            total = self.behind(total, self.vectors(prompt), prompt)
         total = self.norm("embedding_norm", total, weights.embedding_norm)
         return total if weights.projection is None else self.linear("projection", total, weights.projection)
 
-    def positions(self, table: str, begin: str) -> str:
-        """The embedding of each piece's position.
+    def positions(self, prompt: str | None) -> str:
+        """Embeddings of the positions, [seq, embedding], or [batch, seq, embedding] where prompts shift them."""
+        table, begin = self.frozen("position", self.weights.position), self.weights.first_position
+        longest = self.node("Shape", [self.ids], start=1, end=2)
+        if self.placement is None or self.placement.positions is not Positions.SHIFTED:
+            end = self.node("Add", [longest, self.integers([begin])]) if begin else longest
+            return self.node("Slice", [table, self.integers([begin]), end], "position_embedding")
+        shift = self.node("ReduceMax", [self.prompt_lengths(prompt), self.integers([0])], keepdims=0)
+        shift = self.node("Unsqueeze", [self.node("Add", [shift, self.integers([begin])]), self.integers([1])])
+        place = self.node("Range", [self.integers(0), self.node("Squeeze", [longest]), self.integers(1)])
+        return self.node("Gather", [table, self.node("Add", [shift, place])], "position_embedding")
 
-        Args:
-            table: of all positions. begin: row of the table of a row's first piece, [1].
-        """
-        end = self.node("Add", [self.node("Shape", [self.ids], start=1, end=2), begin])
-        return self.node("Slice", [table, begin, end], "position_embedding")
-
-    def in_front(self, vectors: str, table: str, kind: str | None) -> str:
-        """Vectors [batch, slots, embedding] with what their positions and their type add to them."""
+    def vectors(self, prompt: str) -> str:
+        """Each row's vectors with what their positions and their type add to them, [batch, slots, embedding]."""
         begin = self.integers([self.weights.first_position])
         end = self.integers([self.weights.first_position + 1])
         if self.placement.positions is Positions.SHIFTED:
             end = self.node("Add", [self.slots(), begin])
-        total = self.node("Add", [vectors, self.node("Slice", [table, begin, end], "prompt_position")])
-        if kind is None:
+        total = self.node("Gather", [self.bank("prompt"), prompt])
+        total = self.node("Add", [total, self.node("Slice", ["position", begin, end], "prompt_position")])
+        if self.weights.token_type is None:
             return total
-        return self.node("Add", [total, self.node("Slice", [kind, self.integers([0]), self.integers([1])])])
+        return self.node("Add", [total, self.node("Slice", ["token_type", self.integers([0]), self.integers([1])])])
 
-    def attention(
-        self, name: str, number: int, layer: Layer, states: str, row: str | None, lengths: str, keys: str
-    ) -> str:
+    def behind(self, pieces: str, vectors: str, prompt: str) -> str:
+        """Pieces [batch, seq, width] and directly behind each row's own the vectors, [batch, seq + slots, width]."""
+        seq, size = (self.node("Shape", [name], start=1, end=2) for name in (pieces, vectors))
+        both = self.node("Concat", [pieces, vectors], axis=1)
+        total = self.node("Squeeze", [self.node("Shape", [both], start=1, end=2)])
+        place = self.node("Range", [self.integers(0), total, self.integers(1)])
+        lengths = self.node("Unsqueeze", ["lengths", self.integers([1])])
+        own = self.node("Less", [place, lengths])
+        slot = self.node("Min", [self.node("Sub", [place, lengths]), self.node("Sub", [size, self.integers([1])])])
+        which = self.node("Where", [own, place, self.node("Add", [slot, seq])])
+        return self.node("GatherND", [both, self.node("Unsqueeze", [which, self.integers([-1])])], batch_dims=1)
+
+    def attention(self, number: int, rows: Rows, place: Place | None, read: str | None) -> str:
         """Self-attention of one layer, with the prefix of each row's task where the layer has one.
 
-        Args:
-            states: [batch, seq, hidden]. row: of the prefix bank, [batch]. lengths, keys: see `real`.
+        The last layer has its queries apart from keys and values: of some rows it needs those of one piece alone.
         """
-        qkv = self.linear(f"{name}.qkv", states, layer.qkv)
-        query, key, value = self.split(qkv)
-        if self.placement is None or number not in (self.placement.layers or ()):
-            return self.attend(f"{name}.attention", query, key, value, lengths)
-        prefix_key, prefix_value = (
-            self.node("Gather", [self.bank(f"{name}.prefix_{kind}"), row]) for kind in ("key", "value")
-        )
+        qkv, name = self.weights.layers[number].qkv, f"layer.{number}"
+        mark = "" if read is None else "read."
+        if number < len(self.weights.layers) - 1:
+            query, key, value = self.split(self.linear(f"{name}.qkv", rows.states, qkv), ("query", "key", "value"))
+        else:
+            hidden = self.weights.hidden
+            asked = Linear(qkv.weight[:, :hidden], qkv.bias[:hidden])
+            shown = Linear(qkv.weight[:, hidden:], qkv.bias[hidden:])
+            query = self.linear(f"{mark}{name}.query", read or rows.states, asked, f"{name}.query")
+            pair = self.linear(f"{mark}{name}.key_value", rows.states, shown, f"{name}.key_value")
+            key, value = self.split(pair, ("key", "value"))
+        if place is None:
+            return self.attend(f"{mark}{name}.attention", query, key, value, rows.lengths)
+        if self.placement.layers is None:
+            return self.attend(f"{mark}{name}.attention", query, key, value, place.keys)
+        banks = [self.bank(f"{name}.prefix_{kind}") for kind in ("key", "value")]
+        prefix = [self.node("Gather", [bank, rows.prompt]) for bank in banks]
         if self.placement.gated:
-            own = self.attend(f"{name}.attention", query, key, value, lengths)
-            return self.node("Add", [own, self.attend(f"{name}.prefix_attention", query, prefix_key, prefix_value)])
-        key = self.node("Concat", [prefix_key, key], axis=1)
-        value = self.node("Concat", [prefix_value, value], axis=1)
-        return self.attend(f"{name}.attention", query, key, value, keys)
+            own = self.attend(f"{mark}{name}.attention", query, key, value, rows.lengths)
+            return self.node("Add", [own, self.attend(f"{mark}{name}.prefix_attention", query, *prefix, place.slots)])
+        key, value = (self.in_front(*pair, place) for pair in zip(prefix, (key, value), strict=True))
+        return self.attend(f"{mark}{name}.attention", query, key, value, place.keys)
 
-    def attend(self, name: str, query: str, key: str, value: str, lengths: str | None = None) -> str:
-        """Attention over all keys, or with `lengths` over those that `real` says."""
-        inputs = [query, key, value] if lengths is None else [query, key, value, "", "", "", lengths]
+    def in_front(self, prefix: str, own: str, place: Place) -> str:
+        """Prefix [rows, slots, hidden] and a row's own keys or values, [rows, slots + seq, hidden]."""
+        both = self.node("Concat", [prefix, own], axis=1)
+        if not place.gaps:
+            return both
+        return self.node("ScatterND", [both, place.gaps, self.node("GatherND", [own, place.moved], batch_dims=1)])
+
+    def attend(self, name: str, query: str, key: str, value: str, lengths: str) -> str:
+        """Attention over the keys that are real, see `Rows.lengths` and `Place.keys`."""
         heads = self.weights.heads
+        inputs = [query, key, value, "", "", "", lengths]
         return self.node("Attention", inputs, name, q_num_heads=heads, kv_num_heads=heads)
 
-    def mean(self, states: str) -> str:
-        """Mean of the hidden states over real pieces, [batch, 1, hidden]."""
+    def mean(self, rows: Rows) -> str:
+        """Mean of the hidden states over real pieces, [rows, 1, hidden]."""
         if "mean" in self.named:
             return "mean"
-        seq = self.node("Squeeze", [self.node("Shape", [self.ids], start=1, end=2)])
-        places = self.node("Range", [self.integers(0), seq, self.integers(1)])
-        lengths = self.node("Unsqueeze", ["lengths", self.integers([1])])
+        longest = self.node("Squeeze", [rows.longest])
+        places = self.node("Range", [self.integers(0), longest, self.integers(1)])
+        lengths = self.node("Unsqueeze", [rows.lengths, self.integers([1])])
         real = self.node("Cast", [self.node("Less", [places, lengths])], to=TensorProto.FLOAT)
         share = self.node("Div", [real, self.node("Cast", [lengths], to=TensorProto.FLOAT)])
-        return self.node("MatMul", [self.node("Unsqueeze", [share, self.integers([1])]), states], "mean")
+        return self.node("MatMul", [self.node("Unsqueeze", [share, self.integers([1])]), rows.states], "mean")
 
-    def piece(self, states: str, position: int) -> str:
-        """The state of one piece, [batch, 1, hidden]; of the last one where all rows are shorter and none reads it."""
-        begin = self.node("Slice", [states, *(self.integers([n]) for n in (0, position + 1, 1))])
-        return self.node("Slice", [begin, *(self.integers([n]) for n in (-1, position + 1, 1))]) if position else begin
+    def piece(self, rows: Rows) -> str:
+        """The state of the piece that each row's task reads, [rows, 1, hidden]: the first one or its mask."""
+        if self.blueprint.readout is not HeadKind.VERBALISER:
+            return self.node("Slice", [rows.states, *(self.integers([n]) for n in (0, 1, 1))])
+        place = self.of_task("read_position", rows.task)
+        place = self.node("Min", [place, self.node("Sub", [rows.longest, self.integers([1])])])
+        place = self.node("Unsqueeze", [place, self.integers([1, 2])])
+        return self.node("GatherND", [rows.states, place], batch_dims=1)
 
-    def sequence_logits(self, states: str) -> onnx.ValueInfoProto:
-        """Scores of tasks whose answer is one for the row, [batch, labels]."""
-        read = self.piece(states, 0) if self.blueprint.pooling is Pooling.CLS else self.mean(states)
-        logits = self.heads("sequence_logits", read)
-        if self.blueprint.readout is not HeadKind.LINEAR:
-            width = self.weights.hidden if self.blueprint.readout is HeadKind.POOLER else "width"
-            behind = self.heads("sequence_logits.readout", self.read_out(states, width), width)
-            plain = self.given("sequence_logits.plain", ["tasks", 1, 1], TensorProto.BOOL)
-            logits = self.node("Where", [self.node("Gather", [plain, "task_id"]), logits, behind])
-        self.node("Squeeze", [logits, self.integers([1])], "sequence_logits")
-        return helper.make_tensor_value_info("sequence_logits", TensorProto.FLOAT, ["batch", "labels"])
-
-    def token_logits(self, states: str) -> onnx.ValueInfoProto:
-        """Scores of each piece, [batch, seq, labels]."""
-        self.heads("token_logits", states, name="token_logits")
-        return helper.make_tensor_value_info("token_logits", TensorProto.FLOAT, ["batch", "seq", "token_labels"])
-
-    def read_out(self, states: str, width: int | str) -> str:
-        """What heads behind a readout get, [batch, 1, width]."""
-        masked = self.blueprint.readout is HeadKind.VERBALISER
-        read = self.piece(states, MASK_POSITION if masked else 0)
-        dense = self.node("MatMul", [read, self.given("readout.dense.weight", [self.weights.hidden, width])])
-        dense = self.node("Add", [dense, self.given("readout.dense.bias", [width])], "readout.dense")
-        if not masked:
-            return self.node("Tanh", [dense])
-        norm = [self.given(f"readout.norm.{part}", [width]) for part in ("scale", "shift")]
-        return self.normalised("readout.norm", [self.gelu(dense), *norm])
-
-    def heads(self, bank: str, states: str, width: int | str | None = None, name: str | None = None) -> str:
-        """The head of each row's task on states [batch, rows, width].
+    def sequence_logits(self, plain: Rows, read: Rows) -> onnx.ValueInfoProto:
+        """Scores of tasks whose answer is one for the row, [sequences, labels].
 
         Args:
-            bank: name of the weights. width: of the states; None: hidden. name: of the result.
+            plain: with the states that linear heads read, [rows, 1, hidden]. read: with those of one piece.
         """
-        row = self.of_task(f"{bank}.head")
+        logits = self.heads("sequence_logits", plain)
+        if self.blueprint.readout is not HeadKind.LINEAR:
+            width = self.weights.hidden if self.blueprint.readout is HeadKind.POOLER else "width"
+            behind = self.heads("sequence_logits.readout", self.read_out(read, width), width)
+            is_plain = self.given("sequence_logits.plain", ["tasks", 1, 1], TensorProto.BOOL)
+            logits = self.node("Where", [self.node("Gather", [is_plain, plain.task]), logits, behind])
+        self.asked_for(self.node("Squeeze", [logits, self.integers([1])]), plain, "sequence_logits")
+        rows = "sequences" if self.blueprint.pooling is Pooling.CLS else "wholes"
+        return helper.make_tensor_value_info("sequence_logits", TensorProto.FLOAT, [rows, "labels"])
+
+    def token_logits(self, rows: Rows) -> onnx.ValueInfoProto:
+        """Scores of each piece, [wholes, seq, labels]."""
+        self.asked_for(self.heads("token_logits", rows), rows, "token_logits")
+        return helper.make_tensor_value_info("token_logits", TensorProto.FLOAT, ["wholes", "pieces", "token_labels"])
+
+    def asked_for(self, states: str, rows: Rows, name: str) -> str:
+        """What was computed without the row that stands in for none."""
+        return self.node("Slice", [states, self.integers([0]), rows.count, self.integers([0])], name)
+
+    def read_out(self, rows: Rows, width: int | str) -> Rows:
+        """What heads behind a readout get, [rows, 1, width]."""
+        dense = self.node("MatMul", [rows.states, self.given("readout.dense.weight", [self.weights.hidden, width])])
+        dense = self.node("Add", [dense, self.given("readout.dense.bias", [width])], "readout.dense")
+        if self.blueprint.readout is HeadKind.POOLER:
+            return rows._replace(states=self.node("Tanh", [dense]))
+        norm = [self.given(f"readout.norm.{part}", [width]) for part in ("scale", "shift")]
+        return rows._replace(states=self.normalised("readout.norm", [self.gelu(dense), *norm]))
+
+    def heads(self, bank: str, rows: Rows, width: int | str | None = None) -> str:
+        """The head of each row's task, [rows, seq, labels].
+
+        Args:
+            bank: name of the weights. width: of the states; None: hidden.
+        """
+        row = self.of_task(f"{bank}.head", rows.task)
         # Names of sizes: a runtime may put tensors of equal ones into one place, so what differs has another name.
         heads, labels = f"{bank}.heads", "token_labels" if bank == "token_logits" else "labels"
         weight = self.given(f"{bank}.weight", [heads, width or self.weights.hidden, labels])
         bias = self.given(f"{bank}.bias", [heads, 1, labels])
-        product = self.node("MatMul", [states, self.node("Gather", [weight, row])])
-        return self.node("Add", [product, self.node("Gather", [bias, row])], name)
+        product = self.node("MatMul", [rows.states, self.node("Gather", [weight, row])])
+        return self.node("Add", [product, self.node("Gather", [bias, row])])
 
-    def unit_vector(self, mean: str) -> onnx.ValueInfoProto:
-        """The mean [batch, 1, hidden] at length one."""
-        vector = self.node("Squeeze", [mean, self.integers([1])])
+    def unit_vector(self, rows: Rows) -> onnx.ValueInfoProto:
+        """The mean over pieces at length one, [wholes, hidden]."""
+        vector = self.node("Squeeze", [self.mean(rows), self.integers([1])])
         length = self.node("ReduceL2", [vector, self.integers([1])], keepdims=1)
         floor = self.constant("least_length", np.array(1e-12, np.float32))  # as torch.nn.functional.normalize
-        self.node("Div", [vector, self.node("Max", [length, floor])], "embedding")
-        return helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", self.weights.hidden])
+        vector = self.node("Div", [vector, self.node("Max", [length, floor])])
+        self.asked_for(vector, rows, "embedding")
+        return helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["wholes", self.weights.hidden])
 
-    def of_task(self, rows: str) -> str:
-        """Each batch row's entry of a bank by its task, [batch].
+    def of_task(self, name: str, task: str) -> str:
+        """What a table says of each row's task, [rows].
 
         Args:
-            rows: name of the input that says it, [tasks].
+            name: of the input with the table, [tasks]. task: [rows].
         """
-        return self.node("Gather", [self.given(rows, ["tasks"], TensorProto.INT64), "task_id"])
+        return self.node("Gather", [self.given(name, ["tasks"], TensorProto.INT64), task])
 
     def given(self, name: str, shape: Sequence[int | str], kind: int = TensorProto.FLOAT) -> str:
         """An input of the graph."""
@@ -294,21 +476,30 @@ class Writer:
             self.inputs[name] = helper.make_tensor_value_info(name, kind, shape)
         return name
 
-    def split(self, qkv: str) -> list[str]:
-        """Queries, keys and values."""
-        names = [f"{qkv}.{part}" for part in ("query", "key", "value")]
-        self.nodes.append(helper.make_node("Split", [qkv], names, name=f"{qkv}.split", axis=-1, num_outputs=3))
+    def split(self, states: str, parts: Sequence[str]) -> list[str]:
+        """What stands side by side on the last axis."""
+        names = [f"{states}.{part}" for part in parts]
+        count = len(parts)
+        self.nodes.append(
+            helper.make_node("Split", [states], names, name=f"{states}.split", axis=-1, num_outputs=count)
+        )
         return names
 
-    def linear(self, name: str, states: str, linear: Linear) -> str:
-        """A linear layer of the encoder."""
-        product = self.node("MatMul", [states, self.frozen(f"{name}.weight", linear.weight)])
-        return self.node("Add", [product, self.frozen(f"{name}.bias", linear.bias)], name)
+    def linear(self, name: str, states: str, linear: Linear, weights: str | None = None) -> str:
+        """A linear layer of the encoder.
 
-    def norm(self, name: str, states: str, norm: Norm) -> str:
-        """A normalisation of the encoder."""
+        Args:
+            name: of the node. weights: of the weights, where two nodes share them.
+        """
+        weights = weights or name
+        product = self.node("MatMul", [states, self.frozen(f"{weights}.weight", linear.weight)])
+        return self.node("Add", [product, self.frozen(f"{weights}.bias", linear.bias)], name)
+
+    def norm(self, name: str, states: str, norm: Norm, weights: str | None = None) -> str:
+        """A normalisation of the encoder, as `linear`."""
         parts = {"scale": norm.scale, "shift": norm.shift}
-        return self.normalised(name, [states, *(self.frozen(f"{name}.{part}", array) for part, array in parts.items())])
+        frozen = [self.frozen(f"{weights or name}.{part}", array) for part, array in parts.items()]
+        return self.normalised(name, [states, *frozen])
 
     def gelu(self, states: str) -> str:
         """The activation."""

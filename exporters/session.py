@@ -96,17 +96,14 @@ class Session:
         self._card = open_bundle(bundle)
         self._tasks = {task.card.name: task for task in self._card.tasks}
         self.tasks: dict[str, TaskCard] = {name: task.card for name, task in self._tasks.items()}
-        self._encoder = TextEncoder(
-            Tokenizer.from_file(str(bundle / TOKENIZER)),
-            self._card.pad_id,
-            self._card.token_types,
-            self._card.max_positions,
-            {name: task.mask_id for name, task in self._tasks.items() if task.mask_id is not None},
-        )
+        masks = {name: task.mask_id for name, task in self._tasks.items() if task.mask_id is not None}
+        tokenizer = Tokenizer.from_file(str(bundle / TOKENIZER))
+        self._encoders = {
+            longest: TextEncoder(tokenizer, self._card.pad_id, self._card.token_types, longest, masks)
+            for longest in {task.max_positions for task in self._card.tasks}
+        }
         self._runtime = _start(bundle / MODEL, threads, provider)
         self._fed = {name: OrtValue.ortvalue_from_numpy(tensor) for name, tensor in read_tasks(bundle).items()}
-        self._options = onnxruntime.RunOptions()
-        self._options.only_execute_path_to_fetches = True
 
     def predict(self, task: str, examples: Sequence[Example], language: str = "") -> list[Prediction]:
         """Predictions of one task, one an example, in order.
@@ -172,7 +169,7 @@ class Session:
         results = {
             place: Encoded(features, [np.zeros(0, np.float32)] * len(features))
             for place in examples
-            for features in [self._encoder.features(self.card(place[0]), examples[place])]
+            for features in [self._features(place[0], examples[place])]
         }
         rows = [(place, index, row) for place, encoded in results.items() for index, row in enumerate(encoded.features)]
         rows.sort(key=lambda row: len(row[2]))
@@ -182,6 +179,10 @@ class Session:
             for (place, index, _), output in zip(part, outputs, strict=True):
                 results[place].outputs[index] = output
         return results
+
+    def _features(self, name: str, examples: Sequence[Example]) -> list[Feature]:
+        task = self._task(name)
+        return self._encoders[task.max_positions].features(task.card, examples)
 
     def _run_batch(self, rows: Sequence[tuple[Place, Feature]]) -> list[Floats]:
         padded = pad([feature for _, feature in rows], self._card.pad_id)
@@ -195,11 +196,16 @@ class Session:
         }
         if self._card.token_types:
             feeds["token_type_ids"] = padded.type_ids
+        asked: dict[str, list[int]] = {name: [] for name in self._card.row_inputs}
+        for number, task in enumerate(tasks):
+            asked[self._card.rows_of(task)].append(number)
+        feeds |= {name: np.array(numbers, np.int64) for name, numbers in asked.items()}
         names = sorted({task.output for task in tasks})
-        results = dict(zip(names, self._runtime.run(names, feeds | self._fed, self._options), strict=True))
+        results = dict(zip(names, self._runtime.run(names, feeds | self._fed), strict=True))
+        place_of = {number: place for numbers in asked.values() for place, number in enumerate(numbers)}
         outputs: list[Floats] = []
         for number, (task, (_, feature)) in enumerate(zip(tasks, rows, strict=True)):
-            output = results[task.output][number]
+            output = results[task.output][place_of[number]]
             real = output[: len(feature), : task.columns] if output.ndim == 2 else output[: task.columns]
             outputs.append(real.copy())  # a view would keep the whole batch alive
         return outputs

@@ -13,9 +13,10 @@ from tiny import FAMILIES, LAYERS, VOCABULARY, tiny_model
 
 from benchmarks.errors import PolypromptError
 from benchmarks.task import Kind, TaskCard
-from exporters.bundle import open_bundle, read_tasks
+from exporters.bundle import BundleCard, open_bundle, read_tasks
 from exporters.weights import read_weights
 from harness.model import PromptedModel
+from harness.placement import Placement
 
 Arrays = Mapping[str, np.ndarray]
 Engine = Callable[[Path, Arrays], Arrays]
@@ -56,6 +57,12 @@ def mixed_batch(model: PromptedModel, tasks: int, rows: int = 14, longest: int =
     return feeds
 
 
+def asked(card: BundleCard, task_id: np.ndarray) -> dict[str, np.ndarray]:
+    """Which rows are answered from one piece, and which from all."""
+    inputs = [card.rows_of(card.tasks[number]) for number in task_id]
+    return {name: np.array([row for row, at in enumerate(inputs) if at == name], int) for name in card.row_inputs}
+
+
 def original(model: PromptedModel, card: TaskCard, feeds: Arrays, row: int) -> np.ndarray:
     """What PyTorch gives for one row alone, without padding."""
     end = feeds["lengths"][row]
@@ -69,12 +76,13 @@ def original(model: PromptedModel, card: TaskCard, feeds: Arrays, row: int) -> n
 def check(model: PromptedModel, folder: Path, engine: Engine, atol: float, cards: list[TaskCard] = CARDS) -> None:
     card = tiny_bundle(folder, model, cards)
     feeds = mixed_batch(model, len(cards))
-    outputs = engine(folder, feeds)
+    rows = asked(card, feeds["task_id"])
+    outputs = engine(folder, feeds | rows)
     assert set(outputs) == {"sequence_logits", "token_logits", "embedding"}
     for row, number in enumerate(feeds["task_id"]):
         task = card.tasks[number]
         wanted = original(model, task.card, feeds, row)
-        found = outputs[task.output][row]
+        found = outputs[task.output][list(rows[card.rows_of(task)]).index(row)]
         if found.ndim == 2:
             found = found[: feeds["lengths"][row]]
         np.testing.assert_allclose(found[..., : task.columns], wanted, rtol=0, atol=atol, err_msg=task.card.name)
@@ -107,8 +115,10 @@ def test_vectors_in_front_and_shifted_positions(family: str, layers: Layers, pos
     model = tiny_prompted(family, layers, pooling="mean", positions=positions)
     check(model, tmp_path / "b", run_onnxruntime, 1e-4)
     card = open_bundle(tmp_path / "b")
-    assert (card.slots, card.prompt_layers, card.positions) == (5, list(layers or ()), positions)
-    assert card.max_positions == model.backbone.max_positions - (5 if positions == "shifted" else 0)
+    assert card.placement == Placement(layers=None if layers is None else ALL, positions=positions)
+    for task in card.tasks:
+        assert (task.slots, task.prompt_layers) == (5, list(layers or ()))
+        assert task.max_positions == model.backbone.max_positions - (5 if positions == "shifted" else 0)
 
 
 @pytest.mark.parametrize("family", ["bert", "electra", "xlm-roberta"])
@@ -135,7 +145,7 @@ def test_attention_has_no_mask_and_no_past(tmp_path: Path) -> None:
     tiny_bundle(tmp_path / "b", tiny_prompted("bert"))
     graph = onnx.load(tmp_path / "b" / "model.onnx", load_external_data=False).graph
     attentions = [node for node in graph.node if node.op_type == "Attention"]
-    assert len(attentions) == LAYERS
+    assert len(attentions) == LAYERS + 1, "the last layer is there twice: for one piece and for all"
     for node in attentions:
         assert list(node.input[3:6]) == ["", "", ""]
         assert node.input[6]
