@@ -57,7 +57,7 @@ def mixed_batch(model: PromptedModel, tasks: int, rows: int = 14, longest: int =
     return feeds
 
 
-def asked(card: BundleCard, task_id: np.ndarray) -> dict[str, np.ndarray]:
+def rows_asked(card: BundleCard, task_id: np.ndarray) -> dict[str, np.ndarray]:
     """Which rows are answered from one piece, and which from all."""
     inputs = [card.rows_of(card.tasks[number]) for number in task_id]
     return {name: np.array([row for row, at in enumerate(inputs) if at == name], int) for name in card.row_inputs}
@@ -76,7 +76,7 @@ def original(model: PromptedModel, card: TaskCard, feeds: Arrays, row: int) -> n
 def check(model: PromptedModel, folder: Path, engine: Engine, atol: float, cards: list[TaskCard] = CARDS) -> None:
     card = tiny_bundle(folder, model, cards)
     feeds = mixed_batch(model, len(cards))
-    rows = asked(card, feeds["task_id"])
+    rows = rows_asked(card, feeds["task_id"])
     outputs = engine(folder, feeds | rows)
     assert set(outputs) == {"sequence_logits", "token_logits", "embedding"}
     for row, number in enumerate(feeds["task_id"]):

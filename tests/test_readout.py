@@ -8,7 +8,7 @@ import pytest
 import torch
 from bundles import CARDS, tiny_bundle, tiny_manifest
 from safetensors.torch import load_file
-from test_graph import Arrays, Engine, asked, original, run_onnxruntime, run_openvino
+from test_graph import Arrays, Engine, original, rows_asked, run_onnxruntime, run_openvino
 from tiny import CLASSES, FAMILIES, LAYERS, SHAPE, VOCABULARY, tiny_tokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
@@ -299,7 +299,7 @@ def agree(model: PromptedModel, folder: Path, engine: Engine, cards: list[TaskCa
     if not folder.exists():
         tiny_bundle(folder, model, cards)
     card = exporters.export.describe(model, tiny_manifest(model, cards))
-    rows = asked(card, feeds["task_id"])
+    rows = rows_asked(card, feeds["task_id"])
     outputs = engine(folder, feeds | rows)
     for row, number in enumerate(feeds["task_id"]):
         task = card.tasks[number]
