@@ -19,6 +19,7 @@ from benchmarks.errors import PolypromptError
 from benchmarks.records import Example, Prediction
 from benchmarks.task import Kind, TaskCard
 from benchmarks.thresholds import with_threshold
+from exporters.batching import split
 from exporters.bundle import MODEL, TOKENIZER, BundledTask, open_bundle, read_tasks
 from harness.decode import decode, locate
 from harness.features import Feature, TextEncoder, pad
@@ -173,7 +174,7 @@ class Session:
         }
         rows = [(place, index, row) for place, encoded in results.items() for index, row in enumerate(encoded.features)]
         rows.sort(key=lambda row: len(row[2]))
-        for batch in _batches([len(row) for _, _, row in rows]):
+        for batch in split([len(row) for _, _, row in rows], TOKENS_A_BATCH):
             part = rows[batch]
             outputs = self._run_batch([(place, feature) for place, _, feature in part])
             for (place, index, _), output in zip(part, outputs, strict=True):
@@ -304,16 +305,6 @@ def _start(model: Path, threads: int | None, provider: str) -> onnxruntime.Infer
         if wanted in got:
             return runtime
     raise PolypromptError(f"--provider {provider}: not to be had here; ONNX Runtime offers {', '.join(got)}")
-
-
-def _batches(lengths: Sequence[int]) -> list[slice]:
-    """Neighbouring rows of ascending length, up to `TOKENS_A_BATCH` pieces with padding."""
-    batches, start = [], 0
-    for end in range(1, len(lengths) + 1):
-        if end == len(lengths) or (end + 1 - start) * lengths[end] > TOKENS_A_BATCH:
-            batches.append(slice(start, end))
-            start = end
-    return batches
 
 
 def _stripped(context: str, span: tuple[int, int]) -> tuple[int, int]:

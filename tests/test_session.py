@@ -109,14 +109,6 @@ def test_mixed_tasks_come_back_in_order(session: Session, monkeypatch: pytest.Mo
     same(session.predict_mixed(pairs), alone)
 
 
-def test_batches_hold_every_row_once_and_keep_to_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exporters.session, "TOKENS_A_BATCH", 20)
-    lengths = [1, 2, 2, 5, 5, 9, 10, 10, 30, 30]
-    batches = [lengths[part] for part in exporters.session._batches(lengths)]
-    assert batches == [[1, 2, 2, 5], [5, 9], [10, 10], [30], [30]]
-    assert exporters.session._batches([]) == []
-
-
 def test_no_examples(session: Session) -> None:
     assert session.predict("mood", []) == []
 
