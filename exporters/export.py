@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -23,10 +23,13 @@ from benchmarks.results import Manifest, read_model, write_model
 from benchmarks.task import Task, TaskCard
 from exporters.bundle import CARD, BundleCard, BundledTask, complete_or_absent, write_bundle
 from exporters.graph import OUTPUTS, Blueprint, Graph, build_graph
+from exporters.layout import CARD as FOLDERS
+from exporters.layout import Contents, FolderCard, FoldersCard, TaskFolder, write_folder
 from exporters.session import Session
+from exporters.single import build_single
 from exporters.tasks import Head, Prompt, Readout, Tensors, task_tensors
 from exporters.verify import Sample, verify
-from exporters.weights import Floats, Linear, Norm, read_weights
+from exporters.weights import EncoderWeights, Floats, Linear, Norm, read_weights
 from harness.config import RunConfig, load_config
 from harness.data import load_evaluation
 from harness.device import find_device
@@ -34,11 +37,15 @@ from harness.evaluate import compute
 from harness.heads import HeadKind, head_kind
 from harness.model import PromptedModel
 from harness.readout import mask_pieces
+from harness.screen import Screen
 from harness.sharing import PromptBank
 from harness.store import load_run
 
 ATOL = 1e-3
 """Default of `--atol`: more than the order of additions in fp32 can change, less than a prediction hangs on."""
+
+LAYOUTS = {"bundle": "export", "transformers": "transformers"}
+"""Of `--layout`: its folder in a run."""
 
 LANGUAGES = 8
 """At most so many languages of a task are compared."""
@@ -52,8 +59,10 @@ class _Known(NamedTuple):
     row: int | None
 
 
-def _known(bank: PromptBank, cards: Sequence[TaskCard]) -> list[_Known]:
+def _known(bank: PromptBank | None, cards: Sequence[TaskCard]) -> list[_Known]:
     """By `task_id` what the graph knows: the tasks first, so that without languages there is no more."""
+    if bank is None:
+        return [_Known(card, "", None) for card in cards]
     in_languages = [
         _Known(card, language, row) for card in cards for language, row in bank.by_language(card.answered_by).items()
     ]
@@ -75,14 +84,7 @@ def export(
         PolypromptError: the run cannot be read or exported, its data is gone, or the outputs differ; `out` is
             then as it was.
     """
-    manifest = read_model(run / "manifest.json", Manifest)
-    config = load_config(run / "config.toml")
-    model = load_run(run)
-    if task_files is None:
-        refuse_python(config.task_file, run / "config.toml")
-        task_files = config.task_file
-    own = own_suites(task_files)
-    samples = {card.name: _sample(config, find_task(card.name, own), rows) for card in manifest.tasks}
+    manifest, model, samples = _open(run, rows, task_files)
     graph, tensors = graph_of(model), tensors_of(model, manifest.tasks)
     card = describe(model, manifest)
     with complete_or_absent(out) as folder:
@@ -94,13 +96,118 @@ def export(
     return card
 
 
+def export_folders(
+    run: Path, out: Path, atol: float = ATOL, rows: int = 32, task_files: Sequence[Path] | None = None
+) -> FoldersCard:
+    """Write a run as one ordinary folder a task; a language with a prompt of its own gets a folder of its own too.
+
+    Args:
+        run, atol, rows, task_files: as for `export`.
+        out: folder of the folders; an older one there is replaced.
+
+    Raises:
+        PolypromptError: as `export`.
+    """
+    manifest, model, samples = _open(run, rows, task_files)
+    known = _known(_bank(model), manifest.tasks)
+    original = partial(compute, model, device=find_device("fp32", cpu=True))
+    folders: dict[str, FolderCard] = {}
+    engine = ""
+    with complete_or_absent(out, FOLDERS) as folder, Screen().bar("export", len(known)) as bar:
+        for one, contents in zip(known, contents_of(model, manifest), strict=True):
+            name = f"{one.card.name}@{one.language}" if one.language else one.card.name
+            write_folder(folder / name, contents)
+            session = TaskFolder(folder / name, one.card, contents.mask_id if contents.masked else None)
+            sample = _rows_of(one, samples[one.card.name], known)
+            parity = verify(session, original, {one.card.name: sample}, atol)
+            engine = parity.engine
+            folders[name] = FolderCard(task=one.card.name, language=one.language, parity=parity.tasks[one.card.name])
+            bar.step(name)
+        card = FoldersCard(
+            run=manifest.run,
+            method=manifest.method,
+            backbone=manifest.backbone,
+            engine=engine,
+            atol=atol,
+            folders=folders,
+        )
+        write_model(folder / FOLDERS, card)
+    return card
+
+
+def _open(run: Path, rows: int, task_files: Sequence[Path] | None) -> tuple[Manifest, PromptedModel, dict[str, Sample]]:
+    """A run: what it says of itself, its model, and real rows of its tasks."""
+    manifest = read_model(run / "manifest.json", Manifest)
+    config = load_config(run / "config.toml")
+    model = load_run(run)
+    if task_files is None:
+        refuse_python(config.task_file, run / "config.toml")
+        task_files = config.task_file
+    own = own_suites(task_files)
+    return manifest, model, {card.name: _sample(config, find_task(card.name, own), rows) for card in manifest.tasks}
+
+
+def contents_of(model: PromptedModel, manifest: Manifest) -> Iterator[Contents]:
+    """What goes into the folder of each task, and then of each language with a prompt of its own."""
+    weights, bank = _weights(model), _bank(model)
+    for one in _known(bank, manifest.tasks):
+        yield _contents(model, manifest, weights, bank, one)
+
+
+def _bank(model: PromptedModel) -> PromptBank | None:
+    return None if model.prompt is None else model.prompt.fold(model.tasks)
+
+
+def _contents(
+    model: PromptedModel, manifest: Manifest, weights: EncoderWeights, bank: PromptBank | None, one: _Known
+) -> Contents:
+    card, backbone = one.card, model.backbone
+    prompt, placement = None, None
+    if bank is not None and one.row is not None:
+        placement = bank.placement
+        prompt = Prompt(bank.bank[one.row : one.row + 1].float().cpu().numpy(), placement, [0])
+    readout = model.readout if model.readout is not None and model.readout.reads(card) else None
+    blueprint = Blueprint(placement, model.pooling, HeadKind.LINEAR if readout is None else readout.kind)
+    heads = {name: Head(*_weight_bias(head)) for name, head in model.all_heads.items()}
+    layers = () if placement is None else placement.layers or ()
+    tensors = task_tensors([card], heads, backbone.hidden, prompt, _readout(model, [card]) if readout else None, layers)
+    masked = blueprint.readout is HeadKind.VERBALISER
+    return Contents(
+        card=card,
+        graph=build_single(weights, blueprint, card, tensors, backbone.mask_id if masked else None),
+        config=backbone.model.config.to_diff_dict(),
+        architecture=type(backbone.model).__name__,
+        tokenizer=backbone.tokenizer.to_str(),
+        pad_id=backbone.pad_id,
+        mask_id=backbone.mask_id,
+        token_types=backbone.token_types,
+        hidden=backbone.hidden,
+        longest=min(card.max_length, model.max_positions) - masked,
+        masked=masked,
+        threshold=_thresholds(manifest, card).get(one.language, _threshold(manifest, card)),
+    )
+
+
+def _rows_of(one: _Known, sample: Sample, known: Sequence[_Known]) -> Sample:
+    """The rows of a task in the languages that a folder is for; rows of any language where none of those is there."""
+    elsewhere = {other.language for other in known if other.card.name == one.card.name and other.language}
+    mine = {
+        language: rows
+        for language, rows in sample.items()
+        if (language == one.language if one.language else language not in elsewhere)
+    }
+    return mine or {one.language: next(iter(sample.values()))}
+
+
+def _weights(model: PromptedModel) -> EncoderWeights:
+    backbone, encoder = model.backbone, model.backbone.model
+    state = {name: tensor.float().cpu().numpy() for name, tensor in encoder.state_dict().items()}
+    return read_weights(encoder.config.to_dict(), state, backbone.first_position, backbone.token_types)
+
+
 def graph_of(model: PromptedModel) -> Graph:
     """The graph of a prompted model."""
-    backbone = model.backbone
-    encoder = backbone.model
-    state = {name: tensor.float().cpu().numpy() for name, tensor in encoder.state_dict().items()}
-    weights = read_weights(encoder.config.to_dict(), state, backbone.first_position, backbone.token_types)
-    return build_graph(weights, blueprint_of(model))
+    return build_graph(_weights(model), blueprint_of(model))
 
 
 def blueprint_of(model: PromptedModel) -> Blueprint:
@@ -236,6 +343,26 @@ def _report(card: BundleCard, out: Path, seconds: float) -> str:
     )
 
 
+def _report_folders(card: FoldersCard, out: Path, seconds: float) -> str:
+    lines = [
+        (
+            name,
+            one.parity.examples,
+            " ".join(one.parity.languages),
+            f"{one.parity.difference:.1e}",
+            f"{100 * one.parity.agreement:.1f} %",
+        )
+        for name, one in card.folders.items()
+    ]
+    headers = ("folder", "rows", "languages", "largest difference", "equal predictions")
+    sides = ("left", "right", "left", "right", "right")
+    table = tabulate(lines, headers=headers, disable_numparse=True, colalign=sides)
+    return (
+        f"{table}\n\n{out}: {len(card.folders)} folders, checked against PyTorch on real rows, padded on both sides "
+        f"(allowed difference {card.atol:g}), {card.engine}, {seconds:.1f} s"
+    )
+
+
 def _size(count: int) -> str:
     return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
@@ -244,7 +371,14 @@ def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m exporters.export", description=__doc__)
     parser.add_argument("run", type=Path, help="run folder")
-    parser.add_argument("--out", type=Path, help="folder of the bundle (default: RUN/export)")
+    parser.add_argument("--out", type=Path, help="folder of the bundle (default: RUN/export, or RUN/transformers)")
+    parser.add_argument(
+        "--layout",
+        choices=list(LAYOUTS),
+        default="bundle",
+        help="bundle: one graph for all tasks; transformers: an ordinary folder a task, with the usual inputs, outputs "
+        "and files, for other tools (default: %(default)s)",
+    )
     parser.add_argument("--atol", type=float, default=ATOL, help="largest difference to PyTorch (default: %(default)s)")
     parser.add_argument("--rows", type=int, default=32, help="examples of each task to compare (default: %(default)s)")
     parser.add_argument(
@@ -254,12 +388,17 @@ def main() -> int:
         metavar="FILE",
         help="the run's task file, where it moved or is code",
     )
-    parser.add_argument("--json", action="store_true", help="print bundle.json instead of a table")
+    parser.add_argument("--json", action="store_true", help="print bundle.json or folders.json, not a table")
     options = parser.parse_args()
     if options.rows < 1:
         raise PolypromptError(f"--rows {options.rows}: at least 1 is needed, an unchecked export is not written")
-    out = options.out or options.run / "export"
+    out = options.out or options.run / LAYOUTS[options.layout]
     start = time.perf_counter()
+    if options.layout == "transformers":
+        folders = export_folders(options.run, out, options.atol, options.rows, options.task_file)
+        seconds = time.perf_counter() - start
+        print(folders.model_dump_json(indent=2) if options.json else _report_folders(folders, out, seconds))
+        return 0
     card = export(options.run, out, options.atol, options.rows, options.task_file)
     print(card.model_dump_json(indent=2) if options.json else _report(card, out, time.perf_counter() - start))
     return 0

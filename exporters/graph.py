@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from benchmarks.task import Kind
+from exporters.nodes import Nodes
 from exporters.tensors import TensorFile
-from exporters.weights import EncoderWeights, Floats, Linear, Norm
+from exporters.weights import EncoderWeights, Linear
 from harness.heads import HeadKind, Pooling
 from harness.placement import Placement, Positions
 
@@ -111,19 +111,12 @@ class Place(NamedTuple):
     gaps: str
 
 
-class Writer:
-    """Grows the graph node by node; a tensor in the graph is known by its name."""
-
-    ids, types = "input_ids", "token_type_ids"
-    """Pieces and their types, [rows, seq]."""
+class Writer(Nodes):
+    """Writes the graph of all tasks."""
 
     def __init__(self, weights: EncoderWeights, blueprint: Blueprint) -> None:
-        self.weights, self.placement, self.blueprint = weights, blueprint.placement, blueprint
-        self.backbone = TensorFile("backbone.bin")
-        self.nodes: list[onnx.NodeProto] = []
-        self.named: set[str] = set()
-        self.initializers: dict[str, TensorProto] = {}
-        self.inputs: dict[str, onnx.ValueInfoProto] = {}
+        super().__init__(weights, "backbone.bin")
+        self.placement, self.blueprint = blueprint.placement, blueprint
 
     def write(self) -> Graph:
         """The graph."""
@@ -133,17 +126,12 @@ class Writer:
         for name in ("lengths", "task_id"):
             self.given(name, ["batch"], TensorProto.INT64)
         results = self.outputs(self.lower_layers())
-        parts = (list(self.inputs.values()), results, list(self.initializers.values()))
-        graph = helper.make_graph(self.nodes, "polyprompt", *parts)
-        opset = helper.make_opsetid("", OPSET)
-        version = helper.find_min_ir_version_for([opset])
-        model = helper.make_model(graph, opset_imports=[opset], ir_version=version, producer_name="polyprompt")
-        return Graph(model, self.backbone)
+        return Graph(self.model(results, OPSET), self.backbone)
 
     def lower_layers(self) -> Rows:
         """All rows behind all layers but the last."""
         prompt = None if self.placement is None else self.of_task("task_prompt", "task_id")
-        longest = self.node("Shape", [self.ids], start=1, end=2)
+        longest = self.node("Shape", ["input_ids"], start=1, end=2)
         rows = Rows(self.embeddings(prompt), "task_id", "lengths", prompt, longest, "")
         last = len(self.weights.layers) - 1
         for number, place in enumerate(self.places(rows, 0, last)):
@@ -195,16 +183,8 @@ class Writer:
         Returns:
             [rows, seq, hidden] or [rows, 1, hidden].
         """
-        layer, weights = self.weights.layers[number], f"layer.{number}"
-        name = weights if read is None else f"read.{weights}"
-        asked = read or rows.states
         mixed = self.attention(number, rows, place, read)
-        mixed = self.linear(f"{name}.attention_output", mixed, layer.attention_output, f"{weights}.attention_output")
-        total = self.node("Add", [mixed, asked])
-        states = self.norm(f"{name}.attention_norm", total, layer.attention_norm, f"{weights}.attention_norm")
-        inner = self.gelu(self.linear(f"{name}.ffn_in", states, layer.ffn_in, f"{weights}.ffn_in"))
-        outer = self.linear(f"{name}.ffn_out", inner, layer.ffn_out, f"{weights}.ffn_out")
-        return self.norm(f"{name}.ffn_norm", self.node("Add", [outer, states]), layer.ffn_norm, f"{weights}.ffn_norm")
+        return self.behind_attention(number, mixed, read or rows.states, "" if read is None else "read.")
 
     def slots(self) -> str:
         """Length of the longest prompt that is given as vectors, [1]."""
@@ -297,11 +277,11 @@ class Writer:
             own pieces: positions are in the vectors, and attention does not ask for the order.
         """
         weights = self.weights
-        total = self.node("Gather", [self.frozen("word", weights.word), self.ids], "word_embedding")
+        total = self.node("Gather", [self.frozen("word", weights.word), "input_ids"], "word_embedding")
         total = self.node("Add", [total, self.positions(prompt)])
         if weights.token_type is not None:
             kind = self.frozen("token_type", weights.token_type)
-            types = self.node("Gather", [kind, self.types]) if weights.token_types else kind
+            types = self.node("Gather", [kind, "token_type_ids"]) if weights.token_types else kind
             total = self.node("Add", [total, types])
         if self.placement is not None and self.placement.layers is None:
             total = self.behind(total, self.vectors(prompt), prompt)
@@ -311,7 +291,7 @@ class Writer:
     def positions(self, prompt: str | None) -> str:
         """Embeddings of the positions, [seq, embedding], or [batch, seq, embedding] where prompts shift them."""
         table, begin = self.frozen("position", self.weights.position), self.weights.first_position
-        longest = self.node("Shape", [self.ids], start=1, end=2)
+        longest = self.node("Shape", ["input_ids"], start=1, end=2)
         if self.placement is None or self.placement.positions is not Positions.SHIFTED:
             end = self.node("Add", [longest, self.integers([begin])]) if begin else longest
             return self.node("Slice", [table, self.integers([begin]), end], "position_embedding")
@@ -469,66 +449,3 @@ class Writer:
             name: of the input with the table, [tasks]. task: [rows].
         """
         return self.node("Gather", [self.given(name, ["tasks"], TensorProto.INT64), task])
-
-    def given(self, name: str, shape: Sequence[int | str], kind: int = TensorProto.FLOAT) -> str:
-        """An input of the graph."""
-        if name not in self.inputs:
-            self.inputs[name] = helper.make_tensor_value_info(name, kind, shape)
-        return name
-
-    def split(self, states: str, parts: Sequence[str]) -> list[str]:
-        """What stands side by side on the last axis."""
-        names = [f"{states}.{part}" for part in parts]
-        count = len(parts)
-        self.nodes.append(
-            helper.make_node("Split", [states], names, name=f"{states}.split", axis=-1, num_outputs=count)
-        )
-        return names
-
-    def linear(self, name: str, states: str, linear: Linear, weights: str | None = None) -> str:
-        """A linear layer of the encoder.
-
-        Args:
-            name: of the node. weights: of the weights, where two nodes share them.
-        """
-        weights = weights or name
-        product = self.node("MatMul", [states, self.frozen(f"{weights}.weight", linear.weight)])
-        return self.node("Add", [product, self.frozen(f"{weights}.bias", linear.bias)], name)
-
-    def norm(self, name: str, states: str, norm: Norm, weights: str | None = None) -> str:
-        """A normalisation of the encoder, as `linear`."""
-        parts = {"scale": norm.scale, "shift": norm.shift}
-        frozen = [self.frozen(f"{weights or name}.{part}", array) for part, array in parts.items()]
-        return self.normalised(name, [states, *frozen])
-
-    def gelu(self, states: str) -> str:
-        """The activation."""
-        return self.node("Gelu", [states])
-
-    def normalised(self, name: str, inputs: list[str]) -> str:
-        """Normalised states, from states, scale and shift."""
-        return self.node("LayerNormalization", inputs, name, axis=-1, epsilon=self.weights.epsilon)
-
-    def frozen(self, name: str, array: Floats) -> str:
-        """A weight of the encoder."""
-        return self.constant(name, array, self.backbone)
-
-    def integers(self, values: int | Sequence[int]) -> str:
-        """A small int64 constant in the graph itself, where shape inference can see it."""
-        return self.constant(f"int64:{values}", np.array(values, np.int64))
-
-    def constant(self, name: str, array: NDArray[Any], file: TensorFile | None = None) -> str:
-        """A tensor in the graph itself, or in a file beside it."""
-        if name not in self.initializers:
-            tensor = numpy_helper.from_array(array, name) if file is None else file.add(name, array)
-            self.initializers[name] = tensor
-        return name
-
-    def node(self, operator: str, inputs: list[str], name: str | None = None, **attributes: Any) -> str:
-        """Add a node with one output, which has the node's name; a named one is there once."""
-        name = name or f"{operator}_{len(self.nodes)}"
-        if name in self.named:
-            return name
-        self.named.add(name)
-        self.nodes.append(helper.make_node(operator, inputs, [name], name=name, **attributes))
-        return name

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 ALIGNMENT = 64
 """Bytes; a cache line, so that a runtime can use the mapped file in place."""
@@ -45,6 +46,14 @@ class TensorFile:
         for key, value in (("location", self.name), ("offset", offset), ("length", array.nbytes)):
             tensor.external_data.add(key=key, value=str(value))
         return tensor
+
+    def inline(self, tensors: Iterable[TensorProto]) -> None:
+        """Put the data into the initialisers that refer to this file, so that nothing refers to it any more."""
+        arrays = {str(offset): array for offset, array in self._tensors}
+        for tensor in tensors:
+            place = {entry.key: entry.value for entry in tensor.external_data}
+            if place.get("location") == self.name:
+                tensor.CopyFrom(numpy_helper.from_array(arrays[place["offset"]], tensor.name))
 
     def write(self, file: BinaryIO) -> None:
         """Write every tensor as little-endian rows, with zeros in the gaps."""
