@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
+import hashlib
 import json
+import re
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import onnx
 from google.protobuf.message import DecodeError
@@ -17,17 +20,23 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from benchmarks.errors import PolypromptError
-from benchmarks.files import sha256, write_atomic
+from benchmarks.files import write_atomic
 from benchmarks.results import BackboneCard, read_model, write_model
 from benchmarks.task import TaskCard
 from exporters.graph import Graph, Output
-from exporters.tasks import TASKS, Tensors
+from exporters.store import known_sha256, put
+from exporters.tasks import TASKS, Tensors, merge
 from harness.heads import HeadKind, Pooling
+from harness.lock import Busy, locked
 from harness.placement import Placement
 
 CARD = "bundle.json"
 MODEL = "model.onnx"
 TOKENIZER = "tokenizer.json"
+
+_TASKS_FILE = re.compile(r"tasks(-[0-9a-f]{16})?\.safetensors")
+
+Value = TypeVar("Value")
 
 RowInput = Literal["sequence_rows", "whole_rows"]
 """Inputs of the graph that name rows of a batch: which are answered from one piece, and which from all."""
@@ -51,7 +60,10 @@ class BundledTask(BaseModel):
 
     Attributes:
         card: how to encode and decode it.
-        task_id: what the graph knows it by.
+        run, run_task: where it comes from, and its name there.
+        file: of its tensors, see `exporters.tasks`.
+        task_id: what the graph knows it by when it is fed that file alone. The tensors of several files are laid one
+            behind the other, in the order of the tasks, and so are the ids.
         languages: language with a prompt of its own -> what the graph knows the task in it by; all other languages
             share `task_id`.
         output: the output of the graph that answers for it.
@@ -68,6 +80,9 @@ class BundledTask(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     card: TaskCard
+    run: str
+    run_task: str
+    file: str = TASKS
     task_id: int
     output: Output
     columns: int
@@ -115,6 +130,15 @@ class Parity(BaseModel):
     difference: float
     tasks: dict[str, TaskParity]
 
+    def joined(self, later: Parity) -> Parity:
+        """With the report on further tasks."""
+        worst = max(self.difference, later.difference)
+        return self.model_copy(update={"difference": worst, "tasks": {**self.tasks, **later.tasks}})
+
+    def without(self, names: Collection[str]) -> Parity:
+        """Of the tasks that are left."""
+        return self.model_copy(update={"tasks": {name: part for name, part in self.tasks.items() if name not in names}})
+
 
 class BundleCard(BaseModel):
     """bundle.json: everything about a bundle but its tensors.
@@ -125,8 +149,9 @@ class BundleCard(BaseModel):
         placement: where the graph has room for prompts; None: nowhere.
         pooling: what linear sequence heads read. readout: what others read, see `exporters.graph.Blueprint`.
         token_types: the graph has the input `token_type_ids`.
-        pad_id: piece that fills rows up.
-        tasks: in the order of their ids.
+        pad_id: piece that fills rows up. mask_id: the mask piece; None: the tokenizer has none.
+        max_positions: pieces that the encoder takes.
+        tasks: all of them.
         files: name -> size and hash of every other file.
         parity: agreement with PyTorch on real rows; None only while an export is under way.
     """
@@ -144,6 +169,8 @@ class BundleCard(BaseModel):
     readout: HeadKind = HeadKind.LINEAR
     token_types: bool
     pad_id: int
+    mask_id: int | None = None
+    max_positions: int
     tasks: list[BundledTask]
     files: dict[str, StoredFile] = {}
     parity: Parity | None = None
@@ -159,7 +186,9 @@ class BundleCard(BaseModel):
         return ("sequence_rows", "whole_rows") if self.pooling is Pooling.CLS else ("whole_rows",)
 
 
-def write_bundle(folder: Path, card: BundleCard, graph: Graph, tasks: Tensors, tokenizer: str) -> BundleCard:
+def write_bundle(
+    folder: Path, card: BundleCard, graph: Graph, tasks: Tensors, tokenizer: str, beside: Iterable[Path] = ()
+) -> BundleCard:
     """Write the files of a bundle into an existing folder.
 
     Args:
@@ -167,56 +196,171 @@ def write_bundle(folder: Path, card: BundleCard, graph: Graph, tasks: Tensors, t
         card: without `files`.
         graph: the model and the weights of its encoder. tasks: what it is fed for the tasks.
         tokenizer: content of tokenizer.json.
+        beside: other bundles, whose file of weights may be the same.
 
     Returns:
         The card that was written, with the hashes of the files.
     """
     write_atomic(folder / MODEL, graph.model.SerializeToString(deterministic=True))
     write_atomic(folder / TOKENIZER, tokenizer)
-    write_atomic(folder / graph.backbone.name, graph.backbone.write)
     write_atomic(folder / TASKS, save(tasks))
-    names = (MODEL, graph.backbone.name, TASKS, TOKENIZER)
-    files = {name: StoredFile(bytes=(folder / name).stat().st_size, sha256=sha256(folder / name)) for name in names}
+    files = {name: stored(folder / name) for name in (MODEL, TOKENIZER, TASKS)}
+    weights = put(graph.backbone, folder, [other / graph.backbone.name for other in beside])
+    files[graph.backbone.name] = StoredFile(bytes=graph.backbone.bytes, sha256=weights)
     card = card.model_copy(update={"files": files})
     write_model(folder / CARD, card)
     return card
 
 
-def open_bundle(folder: Path) -> BundleCard:
-    """Read a bundle's card and check every file.
+def stored(path: Path) -> StoredFile:
+    """What the card says of a file."""
+    return StoredFile(bytes=path.stat().st_size, sha256=known_sha256(path))
+
+
+def read_card(folder: Path) -> BundleCard:
+    """Read a bundle's card.
 
     Raises:
-        PolypromptError: no bundle; or a file that is missing, differs from its hash, or lies outside of the folder.
-            Names the file.
+        PolypromptError: no bundle, or a card that is damaged, of another version, or names files that do not belong.
     """
     if not (folder / CARD).is_file():
         raise PolypromptError(f"{folder}: no {CARD} there; make a bundle with `python -m exporters.export RUN`")
     _check_version(folder / CARD)
     card = read_model(folder / CARD, BundleCard)
-    for name, stored in card.files.items():
+    for name in card.files:
         _check_location(folder, name, CARD)
-        path = folder / name
-        if not path.is_file():
-            raise PolypromptError(f"{path}: missing; the bundle is not complete, export the run again")
-        if path.stat().st_size != stored.bytes or sha256(path) != stored.sha256:
-            raise PolypromptError(f"{path}: damaged, it is not the file that {CARD} describes; export the run again")
-    for name in (MODEL, TASKS, TOKENIZER):
+    for name in (MODEL, TOKENIZER, *(task.file for task in card.tasks)):
         if name not in card.files:
             raise PolypromptError(f"{folder / CARD}: files: {name} is not listed")
-    _check_tensors(folder, card)
     return card
 
 
-def read_tasks(folder: Path) -> Tensors:
-    """What the graph of a bundle is fed for its tasks.
+def open_bundle(folder: Path, hashed: Callable[[Path], str] = known_sha256) -> BundleCard:
+    """Read a bundle's card and check every file.
+
+    Args:
+        folder: the bundle. hashed: how a file is hashed, see `exporters.store.known_sha256`.
+
+    Raises:
+        PolypromptError: no bundle; or a file that is missing, differs from its hash, or lies outside of the folder.
+            Names the file.
+    """
+
+    def check(card: BundleCard) -> BundleCard:
+        for name, stored in card.files.items():
+            path = folder / name
+            if not path.is_file():
+                raise PolypromptError(f"{path}: missing; the bundle is not complete, export the run again")
+            if path.stat().st_size != stored.bytes or hashed(path) != stored.sha256:
+                raise PolypromptError(
+                    f"{path}: damaged, it is not the file that {CARD} describes; export the run again"
+                )
+        _check_tensors(folder, card)
+        return card
+
+    return as_it_is(folder, check)
+
+
+def as_it_is(folder: Path, read: Callable[[BundleCard], Value]) -> Value:
+    """Read from a bundle, and once more where it was changed meanwhile.
+
+    Args:
+        folder: the bundle. read: does it, by the card.
+    """
+    card = read_card(folder)
+    while True:
+        try:
+            return read(card)
+        except (PolypromptError, FileNotFoundError):
+            before, card = card, read_card(folder)
+            if card == before:
+                raise
+
+
+def read_tasks(folder: Path, card: BundleCard) -> tuple[list[BundledTask], Tensors]:
+    """The tasks of a bundle, with the ids that the graph knows them by, and what it is fed for them.
+
+    Raises:
+        PolypromptError: not a file of tensors.
+    """
+    names = list(dict.fromkeys(task.file for task in card.tasks))
+    tensors, offsets = merge([read_part(folder / name) for name in names])
+    begin = dict(zip(names, offsets, strict=True))
+    return [_moved(task, begin[task.file]) for task in card.tasks], tensors
+
+
+def read_part(path: Path) -> Tensors:
+    """One file of tasks.
 
     Raises:
         PolypromptError: not a file of tensors.
     """
     try:
-        return load((folder / TASKS).read_bytes())
+        return load(path.read_bytes())
     except SafetensorError as error:
-        raise PolypromptError(f"{folder / TASKS}: not a file of tensors ({error})") from None
+        raise PolypromptError(f"{path}: not a file of tensors ({error})") from None
+
+
+def find_bundled(tasks: Iterable[BundledTask], name: str) -> BundledTask:
+    """A task by its name.
+
+    Raises:
+        PolypromptError: there is none; proposes one.
+    """
+    known = {task.card.name: task for task in tasks}
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise PolypromptError(f"the bundle has no task {name!r}, only {', '.join(known)}{hint}")
+    return known[name]
+
+
+def _moved(task: BundledTask, by: int) -> BundledTask:
+    languages = {code: number + by for code, number in task.languages.items()}
+    return task.model_copy(update={"task_id": task.task_id + by, "languages": languages})
+
+
+@contextmanager
+def changing(folder: Path) -> Iterator[None]:
+    """A block in which no other process changes a bundle.
+
+    Raises:
+        PolypromptError: another one does.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder))
+        except Busy:
+            raise PolypromptError(f"{folder}: another process is changing it; try again when it has finished") from None
+        yield
+
+
+def replace_tasks(folder: Path, card: BundleCard, new: Mapping[str, Tensors]) -> BundleCard:
+    """Give a bundle other tasks: it has the old ones or the new ones at any moment.
+
+    Args:
+        folder: the bundle, see `changing`.
+        card: with the new tasks. new: files that are not there yet, by the names of `tasks_file`.
+
+    Returns:
+        The card that was written.
+    """
+    used = {task.file for task in card.tasks}
+    files = {name: there for name, there in card.files.items() if name in used or not _TASKS_FILE.fullmatch(name)}
+    for name, tensors in new.items():
+        write_atomic(folder / name, save(tensors))
+        files[name] = stored(folder / name)
+    card = card.model_copy(update={"files": files})
+    write_model(folder / CARD, card)
+    for path in folder.iterdir():  # also what a killed process left
+        if _TASKS_FILE.fullmatch(path.name) and path.name not in files:
+            path.unlink(missing_ok=True)
+    return card
+
+
+def tasks_file(tensors: Tensors) -> str:
+    """Name of a further file of tasks, by its content."""
+    return f"tasks-{hashlib.sha256(save(tensors)).hexdigest()[:16]}.safetensors"
 
 
 @contextmanager

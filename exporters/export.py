@@ -8,11 +8,9 @@ import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from tabulate import tabulate
-from torch import nn
 
 from benchmarks import data
 from benchmarks.errors import PolypromptError, run_command
@@ -21,24 +19,24 @@ from benchmarks.records import Example
 from benchmarks.registry import find_task, own_suites
 from benchmarks.results import Manifest, read_model, write_model
 from benchmarks.task import Task, TaskCard
-from exporters.bundle import CARD, BundleCard, BundledTask, complete_or_absent, write_bundle
-from exporters.graph import OUTPUTS, Blueprint, Graph, build_graph
+from exporters.bundle import CARD, BundleCard, complete_or_absent, write_bundle
+from exporters.graph import Blueprint, Graph, build_graph
 from exporters.layout import CARD as FOLDERS
 from exporters.layout import Contents, FolderCard, FoldersCard, TaskFolder, write_folder
 from exporters.session import Session
 from exporters.single import build_single
-from exporters.tasks import Head, Prompt, Readout, Tensors, task_tensors
+from exporters.store import remember
+from exporters.tasks import Prompt, Tensors, task_tensors
+from exporters.trained import Known, Trained, frozen_layers, threshold_of
 from exporters.verify import Sample, verify
-from exporters.weights import EncoderWeights, Floats, Linear, Norm, read_weights
+from exporters.weights import EncoderWeights, read_weights
 from harness.config import RunConfig, load_config
 from harness.data import load_evaluation
 from harness.device import find_device
 from harness.evaluate import compute
-from harness.heads import HeadKind, head_kind
+from harness.heads import HeadKind
 from harness.model import PromptedModel
-from harness.readout import mask_pieces
 from harness.screen import Screen
-from harness.sharing import PromptBank
 from harness.store import load_run
 
 ATOL = 1e-3
@@ -49,24 +47,6 @@ LAYOUTS = {"bundle": "export", "transformers": "transformers"}
 
 LANGUAGES = 8
 """At most so many languages of a task are compared."""
-
-
-class _Known(NamedTuple):
-    """What the graph knows by one `task_id`: a task, in a language with a prompt of its own or in all others ("")."""
-
-    card: TaskCard
-    language: str
-    row: int | None
-
-
-def _known(bank: PromptBank | None, cards: Sequence[TaskCard]) -> list[_Known]:
-    """By `task_id` what the graph knows: the tasks first, so that without languages there is no more."""
-    if bank is None:
-        return [_Known(card, "", None) for card in cards]
-    in_languages = [
-        _Known(card, language, row) for card in cards for language, row in bank.by_language(card.answered_by).items()
-    ]
-    return [*(_Known(card, "", bank.row(card.answered_by)) for card in cards), *in_languages]
 
 
 def export(
@@ -88,11 +68,12 @@ def export(
     graph, tensors = graph_of(model), tensors_of(model, manifest.tasks)
     card = describe(model, manifest)
     with complete_or_absent(out) as folder:
-        card = write_bundle(folder, card, graph, tensors, model.backbone.tokenizer.to_str())
+        card = write_bundle(folder, card, graph, tensors, model.backbone.tokenizer.to_str(), beside(out))
         original = partial(compute, model, device=find_device("fp32", cpu=True))
         parity = verify(Session(folder), original, samples, atol)
         card = card.model_copy(update={"parity": parity})
         write_model(folder / CARD, card)
+    remember(out / graph.backbone.name, card.files[graph.backbone.name].sha256)
     return card
 
 
@@ -109,7 +90,7 @@ def export_folders(
         PolypromptError: as `export`.
     """
     manifest, model, samples = _open(run, rows, task_files)
-    known = _known(_bank(model), manifest.tasks)
+    known = Trained.of_model(model, manifest.tasks).known
     original = partial(compute, model, device=find_device("fp32", cpu=True))
     folders: dict[str, FolderCard] = {}
     engine = ""
@@ -140,37 +121,45 @@ def _open(run: Path, rows: int, task_files: Sequence[Path] | None) -> tuple[Mani
     manifest = read_model(run / "manifest.json", Manifest)
     config = load_config(run / "config.toml")
     model = load_run(run)
+    return manifest, model, samples_of(run, config, manifest, rows, task_files)
+
+
+def beside(out: Path) -> list[Path]:
+    """Folders near a bundle that may be bundles of the same encoder: its siblings, and exports of other runs."""
+    return sorted({card.parent for pattern in (f"*/{CARD}", f"*/*/{CARD}") for card in out.parent.parent.glob(pattern)})
+
+
+def samples_of(
+    run: Path, config: RunConfig, manifest: Manifest, rows: int, task_files: Sequence[Path] | None = None
+) -> dict[str, Sample]:
+    """Real rows of each task of a run, as `export` describes them."""
     if task_files is None:
         refuse_python(config.task_file, run / "config.toml")
         task_files = config.task_file
     own = own_suites(task_files)
-    return manifest, model, {card.name: _sample(config, find_task(card.name, own), rows) for card in manifest.tasks}
+    return {card.name: _sample(config, find_task(card.name, own), rows) for card in manifest.tasks}
 
 
 def contents_of(model: PromptedModel, manifest: Manifest) -> Iterator[Contents]:
     """What goes into the folder of each task, and then of each language with a prompt of its own."""
-    weights, bank = _weights(model), _bank(model)
-    for one in _known(bank, manifest.tasks):
-        yield _contents(model, manifest, weights, bank, one)
-
-
-def _bank(model: PromptedModel) -> PromptBank | None:
-    return None if model.prompt is None else model.prompt.fold(model.tasks)
+    weights, trained = _weights(model), Trained.of_model(model, manifest.tasks)
+    for one in trained.known:
+        yield _contents(model, manifest, weights, trained, one)
 
 
 def _contents(
-    model: PromptedModel, manifest: Manifest, weights: EncoderWeights, bank: PromptBank | None, one: _Known
+    model: PromptedModel, manifest: Manifest, weights: EncoderWeights, trained: Trained, one: Known
 ) -> Contents:
     card, backbone = one.card, model.backbone
     prompt, placement = None, None
-    if bank is not None and one.row is not None:
-        placement = bank.placement
-        prompt = Prompt(bank.bank[one.row : one.row + 1].float().cpu().numpy(), placement, [0])
+    if trained.prompt is not None and one.row is not None:
+        placement = trained.prompt.placement
+        prompt = Prompt(trained.prompt.bank[one.row : one.row + 1].float().cpu().numpy(), placement, [0])
     readout = model.readout if model.readout is not None and model.readout.reads(card) else None
     blueprint = Blueprint(placement, model.pooling, HeadKind.LINEAR if readout is None else readout.kind)
-    heads = {name: Head(*_weight_bias(head)) for name, head in model.all_heads.items()}
     layers = () if placement is None else placement.layers or ()
-    tensors = task_tensors([card], heads, backbone.hidden, prompt, _readout(model, [card]) if readout else None, layers)
+    frozen = None if readout is None else frozen_layers(readout, [card])
+    tensors = task_tensors([card], trained.heads, backbone.hidden, prompt, frozen, layers)
     masked = blueprint.readout is HeadKind.VERBALISER
     return Contents(
         card=card,
@@ -184,11 +173,11 @@ def _contents(
         hidden=backbone.hidden,
         longest=min(card.max_length, model.max_positions) - masked,
         masked=masked,
-        threshold=_thresholds(manifest, card).get(one.language, _threshold(manifest, card)),
+        threshold=threshold_of(manifest, card, one.language),
     )
 
 
-def _rows_of(one: _Known, sample: Sample, known: Sequence[_Known]) -> Sample:
+def _rows_of(one: Known, sample: Sample, known: Sequence[Known]) -> Sample:
     """The rows of a task in the languages that a folder is for; rows of any language where none of those is there."""
     elsewhere = {other.language for other in known if other.card.name == one.card.name and other.language}
     mine = {
@@ -212,72 +201,18 @@ def graph_of(model: PromptedModel) -> Graph:
 
 def blueprint_of(model: PromptedModel) -> Blueprint:
     """What the graph of a prompted model has room for."""
-    placement = None if model.prompt is None else model.prompt.placement
-    if placement is not None and placement.layers is not None and not placement.gated:
-        # All layers, since a layer without slots costs next to nothing, and a task may come that has them there.
-        placement = placement.model_copy(update={"layers": tuple(range(model.backbone.layers))})
-    kind = HeadKind.LINEAR if model.readout is None else model.readout.kind
-    return Blueprint(placement, model.pooling, kind)
+    return Trained.of_model(model, []).blueprint(model.backbone.layers)
 
 
 def tensors_of(model: PromptedModel, cards: Sequence[TaskCard]) -> Tensors:
     """What the graph of a prompted model is fed for the given tasks."""
-    heads = {name: Head(*_weight_bias(head)) for name, head in model.all_heads.items()}
-    readout = _readout(model, cards)
-    if model.prompt is None:
-        return task_tensors(cards, heads, model.backbone.hidden, None, readout)
-    bank = model.prompt.fold(model.tasks)
-    known = _known(bank, cards)
-    prompt = Prompt(bank.bank.float().cpu().numpy(), bank.placement, [one.row for one in known])
-    layers = blueprint_of(model).placement.layers or ()
-    return task_tensors([one.card for one in known], heads, model.backbone.hidden, prompt, readout, layers)
-
-
-def _readout(model: PromptedModel, cards: Sequence[TaskCard]) -> Readout | None:
-    layers = model.readout
-    if layers is None:
-        return None
-    weight, bias = _weight_bias(layers.dense)
-    norm = None if layers.norm is None else Norm(*_weight_bias(layers.norm))
-    tasks = frozenset(card.name for card in cards if layers.reads(card))
-    return Readout(tasks, Linear(weight.T, bias), norm)
-
-
-def _weight_bias(module: nn.Linear | nn.LayerNorm) -> tuple[Floats, Floats]:
-    weight, bias = (tensor.detach().float().cpu().numpy() for tensor in (module.weight, module.bias))
-    return weight, bias
+    return Trained.of_model(model, cards).tensors(blueprint_of(model), model.backbone.hidden)
 
 
 def describe(model: PromptedModel, manifest: Manifest) -> BundleCard:
     """The card of a model's bundle before there are any files."""
-    columns = {name: head.out_features for name, head in model.all_heads.items()}
-    blueprint, asked = blueprint_of(model), HeadKind.LINEAR if model.readout is None else model.readout.kind
-    masks = mask_pieces(asked, model.backbone, manifest.tasks)
-    bank = None if model.prompt is None else model.prompt.fold(model.tasks)
-    known = [] if bank is None else _known(bank, manifest.tasks)
-    tasks = []
-    for number, card in enumerate(manifest.tasks):
-        prompted = bank is not None and bank.row(card.answered_by) is not None
-        tasks.append(
-            BundledTask(
-                card=card,
-                task_id=number,
-                output=OUTPUTS[card.kind],
-                columns=columns.get(card.answered_by, manifest.backbone.hidden),
-                threshold=_threshold(manifest, card),
-                languages={
-                    one.language: place
-                    for place, one in enumerate(known)
-                    if one.language and one.card.name == card.name
-                },
-                thresholds=_thresholds(manifest, card),
-                head=head_kind(card, asked),
-                mask_id=masks.get(card.name),
-                slots=bank.slots if prompted else 0,
-                prompt_layers=list(bank.placement.layers or ()) if prompted else [],
-                max_positions=model.max_positions,
-            )
-        )
+    backbone, blueprint = model.backbone, blueprint_of(model)
+    trained = Trained.of_model(model, manifest.tasks)
     return BundleCard(
         run=manifest.run,
         method=manifest.method,
@@ -285,22 +220,12 @@ def describe(model: PromptedModel, manifest: Manifest) -> BundleCard:
         placement=blueprint.placement,
         pooling=blueprint.pooling,
         readout=blueprint.readout,
-        token_types=model.backbone.token_types,
-        pad_id=model.backbone.pad_id,
-        tasks=tasks,
+        token_types=backbone.token_types,
+        pad_id=backbone.pad_id,
+        mask_id=backbone.mask_id,
+        max_positions=backbone.max_positions,
+        tasks=trained.bundled(manifest, backbone.max_positions, backbone.mask_id),
     )
-
-
-def _threshold(manifest: Manifest, card: TaskCard) -> float | None:
-    """The threshold of the main language that was trained in; without training, of the first language."""
-    known = manifest.thresholds.get(card.name, {})
-    return known.get(card.train_language or "", next(iter(known.values()), None))
-
-
-def _thresholds(manifest: Manifest, card: TaskCard) -> dict[str, float]:
-    """Those of each language, where there are several."""
-    known = manifest.thresholds.get(card.name, {})
-    return known if len(known) > 1 else {}
 
 
 def _sample(config: RunConfig, task: Task, rows: int) -> Sample:

@@ -81,7 +81,7 @@ class Rows(NamedTuple):
 
     Attributes:
         states: [rows, seq, hidden]. task: [rows]. lengths: pieces, [rows]. prompt: row of the prompts, [rows].
-        longest: number of pieces that any row has, [1]. count: how many rows are asked for, [1]: where it is none,
+        longest: number of pieces that any row has, [1]. asked: how many rows are asked for, [1]: where it is none,
             one piece of one row is computed all the same, since Attention refuses an empty batch.
     """
 
@@ -90,7 +90,7 @@ class Rows(NamedTuple):
     lengths: str
     prompt: str | None
     longest: str
-    count: str
+    asked: str
 
 
 class Place(NamedTuple):
@@ -408,7 +408,7 @@ class Writer(Nodes):
 
     def asked_for(self, states: str, rows: Rows, name: str) -> str:
         """What was computed without the row that stands in for none."""
-        return self.node("Slice", [states, self.integers([0]), rows.count, self.integers([0])], name)
+        return self.node("Slice", [states, self.integers([0]), rows.asked, self.integers([0])], name)
 
     def read_out(self, rows: Rows, width: int | str) -> Rows:
         """What heads behind a readout get, [rows, 1, width]."""

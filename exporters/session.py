@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -20,7 +19,7 @@ from benchmarks.records import Example, Prediction
 from benchmarks.task import Kind, TaskCard
 from benchmarks.thresholds import with_threshold
 from exporters.batching import split
-from exporters.bundle import MODEL, TOKENIZER, BundledTask, open_bundle, read_tasks
+from exporters.bundle import MODEL, TOKENIZER, BundleCard, BundledTask, as_it_is, find_bundled, open_bundle, read_tasks
 from harness.decode import decode, locate
 from harness.features import Feature, TextEncoder, pad
 
@@ -94,17 +93,33 @@ class Session:
     """
 
     def __init__(self, bundle: Path, threads: int | None = None, provider: str = "cpu") -> None:
-        self._card = open_bundle(bundle)
-        self._tasks = {task.card.name: task for task in self._card.tasks}
-        self.tasks: dict[str, TaskCard] = {name: task.card for name, task in self._tasks.items()}
-        masks = {name: task.mask_id for name, task in self._tasks.items() if task.mask_id is not None}
-        tokenizer = Tokenizer.from_file(str(bundle / TOKENIZER))
-        self._encoders = {
-            longest: TextEncoder(tokenizer, self._card.pad_id, self._card.token_types, longest, masks)
-            for longest in {task.max_positions for task in self._card.tasks}
-        }
+        self._bundle, self._card = bundle, open_bundle(bundle)
         self._runtime = _start(bundle / MODEL, threads, provider)
-        self._fed = {name: OrtValue.ortvalue_from_numpy(tensor) for name, tensor in read_tasks(bundle).items()}
+        as_it_is(bundle, self._take)
+
+    def refresh(self) -> None:
+        """Answer for the tasks that the bundle has now; the graph and the encoder's weights stay loaded.
+
+        Raises:
+            PolypromptError: the bundle is damaged, or it has another graph or encoder than the one that is loaded.
+        """
+        open_bundle(self._bundle)
+        as_it_is(self._bundle, self._take)
+
+    def _take(self, card: BundleCard) -> None:
+        for name, stored in self._card.files.items():
+            if name not in {task.file for task in self._card.tasks} and card.files.get(name) != stored:
+                raise PolypromptError(f"{self._bundle / name}: was replaced; open a new session")
+        tasks, tensors = read_tasks(self._bundle, card)
+        masks = {task.card.name: task.mask_id for task in tasks if task.mask_id is not None}
+        tokenizer = Tokenizer.from_file(str(self._bundle / TOKENIZER))
+        self._encoders = {
+            longest: TextEncoder(tokenizer, card.pad_id, card.token_types, longest, masks)
+            for longest in {task.max_positions for task in tasks}
+        }
+        self._card, self._tasks = card, {task.card.name: task for task in tasks}
+        self.tasks: dict[str, TaskCard] = {name: task.card for name, task in self._tasks.items()}
+        self._fed = {name: OrtValue.ortvalue_from_numpy(tensor) for name, tensor in tensors.items()}
 
     def predict(self, task: str, examples: Sequence[Example], language: str = "") -> list[Prediction]:
         """Predictions of one task, one an example, in order.
@@ -244,11 +259,7 @@ class Session:
         return self._task(name).card
 
     def _task(self, name: str) -> BundledTask:
-        if name not in self._tasks:
-            near = difflib.get_close_matches(name, self._tasks, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise PolypromptError(f"the bundle has no task {name!r}, only {', '.join(self._tasks)}{hint}")
-        return self._tasks[name]
+        return find_bundled(self._tasks.values(), name)
 
 
 def check_example(card: TaskCard, example: Example) -> None:

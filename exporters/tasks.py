@@ -26,12 +26,12 @@ class Prompt:
     """Trained prompts in their folded form.
 
     Attributes:
-        bank: [prompt, ...], each as its placement describes it.
+        bank: [prompt, ...], each as its placement describes it; None: there is none.
         placement: where they enter.
         rows: `task_id` -> its row of the bank; None: it has no prompt.
     """
 
-    bank: Floats
+    bank: Floats | None
     placement: Placement
     rows: Sequence[int | None]
 
@@ -85,7 +85,7 @@ def task_tensors(
         layers, and of a masked-LM head `read_position` [tasks], the piece that is read.
     """
     behind = [card for card in cards if readout is not None and card.name in readout.tasks]
-    tensors: Tensors = {} if prompt is None else _prompts(prompt, layers)
+    tensors: Tensors = {} if prompt is None else _prompts(prompt, layers, hidden)
     plain = [card for card in _answered(cards, "sequence_logits") if card not in behind]
     tensors |= _bank("sequence_logits", cards, plain, heads, hidden)
     tensors |= _bank("token_logits", cards, _answered(cards, "token_logits"), heads, hidden)
@@ -100,23 +100,31 @@ def task_tensors(
     return {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
 
 
-def _prompts(prompt: Prompt, layers: Sequence[int]) -> Tensors:
-    bank, placement = prompt.bank, prompt.placement
+def _prompts(prompt: Prompt, layers: Sequence[int], hidden: int) -> Tensors:
+    parts = _parts(prompt, layers, hidden)
+    count = 0 if prompt.bank is None else len(prompt.bank)
+    lengths = np.array([[part.shape[1]] * count for part in parts.values()], np.int64).reshape(len(parts), count)
     if None in prompt.rows:  # one more prompt, without slots
-        bank = np.concatenate([bank, np.zeros_like(bank[:1])])
-    rows = [len(bank) - 1 if row is None else row for row in prompt.rows]
-    lengths = np.full((len(layers) or 1, len(bank)), bank.shape[-2], np.int64)
-    lengths[:, len(prompt.bank) :] = 0
-    tensors: Tensors = {"task_prompt": np.array(rows, np.int64), "prompt_lengths": lengths}
-    if placement.layers is None:
-        return tensors | {"prompt": bank}
-    prompts, _, _, heads, slots, head_dim = bank.shape
-    for place, layer in enumerate(layers):
-        flat = np.zeros((2, prompts, 0, heads * head_dim), np.float32)
-        if layer in placement.layers:
-            own = bank[:, placement.layers.index(layer)]
-            flat = own.transpose(1, 0, 3, 2, 4).reshape(2, prompts, slots, heads * head_dim)
-        lengths[place] = np.minimum(lengths[place], flat.shape[2])
+        parts = {
+            name: np.concatenate([part, np.zeros_like(part, shape=(1, *part.shape[1:]))])
+            for name, part in parts.items()
+        }
+        lengths = np.pad(lengths, [(0, 0), (0, 1)])
+    rows = [count if row is None else row for row in prompt.rows]
+    lengths = lengths if prompt.placement.layers is None else lengths[::2]  # keys and values
+    return {"task_prompt": np.array(rows, np.int64), "prompt_lengths": lengths, **parts}
+
+
+def _parts(prompt: Prompt, layers: Sequence[int], hidden: int) -> Tensors:
+    """Input -> its part of all prompts, [prompt, slot, width]; keys and values of a layer are neighbours."""
+    if prompt.placement.layers is None:
+        return {"prompt": np.zeros((0, 0, hidden), np.float32) if prompt.bank is None else prompt.bank}
+    tensors: Tensors = {}
+    for layer in layers:
+        flat = np.zeros((2, 0 if prompt.bank is None else len(prompt.bank), 0, hidden), np.float32)
+        if prompt.bank is not None and layer in prompt.placement.layers:
+            own = prompt.bank[:, prompt.placement.layers.index(layer)]
+            flat = own.transpose(1, 0, 3, 2, 4).reshape(2, len(own), own.shape[3], hidden)
         tensors |= {f"layer.{layer}.prefix_{kind}": part for kind, part in zip(("key", "value"), flat, strict=True)}
     return tensors
 
@@ -147,3 +155,85 @@ def _widen(tensors: Tensors, *banks: str) -> None:
     for name in (f"{bank}.{part}" for bank in banks for part in ("weight", "bias")):
         tensor = tensors[name]
         tensors[name] = np.pad(tensor, [(0, 0), (0, 0), (0, widest - tensor.shape[-1])])
+
+
+def merge(parts: Sequence[Tensors]) -> tuple[Tensors, list[int]]:
+    """The tensors of tasks that came separately, as the graph takes them together.
+
+    Banks are as wide as the widest. Frozen layers are those of the first part: they are the same in all.
+
+    Args:
+        parts: each with all inputs of one graph.
+
+    Returns:
+        The tensors, and for each part what is added to its task ids.
+    """
+    sizes = [len(part["token_logits.head"]) for part in parts]
+    offsets = [sum(sizes[:number]) for number in range(len(parts))]
+    if len(parts) == 1:
+        return dict(parts[0]), offsets
+    merged: Tensors = {}
+    for name in parts[0]:
+        arrays = [part[name] for part in parts]
+        if _is_frozen(name):
+            merged[name] = arrays[0]
+        elif name == "prompt_lengths":
+            merged[name] = np.concatenate(arrays, axis=1)
+        elif name in _TABLES:
+            begin = np.cumsum([0, *(_rows(part, name) for part in parts)])
+            merged[name] = np.concatenate([array + first for array, first in zip(arrays, begin, strict=False)])
+        else:
+            widest = np.max([array.shape[1:] for array in arrays], axis=0, initial=0)
+            merged[name] = np.concatenate([_padded(array, widest) for array in arrays])
+    if "readout.dense.bias" in merged:
+        _widen(merged, "sequence_logits", "sequence_logits.readout")
+    return merged, offsets
+
+
+def select(tensors: Tensors, tasks: Sequence[int]) -> Tensors:
+    """The tensors of some tasks, without what only others use.
+
+    Args:
+        tasks: their ids, which become 0, 1, ...
+    """
+    chosen: Tensors = {}
+    kept = {table: np.unique(tensors[table][tasks], return_inverse=True) for table in _TABLES if table in tensors}
+    for name, tensor in tensors.items():
+        if _is_frozen(name):
+            chosen[name] = tensor
+        elif name in _TABLES:
+            chosen[name] = kept[name][1].astype(np.int64)
+        elif name == "prompt_lengths":
+            chosen[name] = tensor[:, kept["task_prompt"][0]]
+        else:
+            table = _table_of(name)
+            chosen[name] = tensor[list(tasks) if table is None else kept[table][0]]
+    return {name: np.ascontiguousarray(tensor) for name, tensor in chosen.items()}
+
+
+_TABLES = ("task_prompt", "sequence_logits.head", "sequence_logits.readout.head", "token_logits.head")
+"""Inputs that say which row of a bank each task has."""
+
+
+def _rows(tensors: Tensors, table: str) -> int:
+    """How many rows the bank of a table has."""
+    if table == "task_prompt":
+        return tensors["prompt_lengths"].shape[1]
+    return len(tensors[table.replace(".head", ".weight")])
+
+
+def _table_of(bank: str) -> str | None:
+    """The table that says whose the rows of a bank are; None where they are the tasks themselves."""
+    if bank == "prompt" or bank.startswith("layer."):
+        return "task_prompt"
+    kind, _, part = bank.rpartition(".")
+    return f"{kind}.head" if part in ("weight", "bias") else None
+
+
+def _is_frozen(name: str) -> bool:
+    return name.startswith("readout.")
+
+
+def _padded(array: NDArray[Any], widest: Sequence[int]) -> NDArray[Any]:
+    """An array with zeros up to a size, apart from its first axis."""
+    return np.pad(array, [(0, 0), *((0, wide - size) for wide, size in zip(widest, array.shape[1:], strict=True))])

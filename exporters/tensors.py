@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -57,8 +57,13 @@ class TensorFile:
 
     def write(self, file: BinaryIO) -> None:
         """Write every tensor as little-endian rows, with zeros in the gaps."""
+        for part in self.content():
+            file.write(part)
+
+    def content(self) -> Iterator[bytes | memoryview]:
+        """The same, part by part."""
         position = 0
         for offset, array in self._tensors:
-            file.write(bytes(offset - position))
-            file.write(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
+            yield bytes(offset - position)
+            yield np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
             position = offset + array.nbytes

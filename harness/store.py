@@ -82,9 +82,7 @@ def load_run(run: Path) -> PromptedModel:
     try:
         prompt = PromptBank.read(run) if (run / PROMPT).exists() else None
         if any(head_kind(card, config.head) is not HeadKind.LINEAR for card in manifest.tasks):
-            with safe_open(run / READOUT, framework="pt") as file:
-                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-                readout = Readout(state, **json.loads(file.metadata()["polyprompt"]))
+            readout = read_readout(run)
         model = PromptedModel(backbone, prompt, manifest.tasks, config.pooling, readout)
         model.heads.load_state_dict(load_file(run / HEADS))
         if weights is Weights.LORA:
@@ -95,6 +93,20 @@ def load_run(run: Path) -> PromptedModel:
         raise PolypromptError(f"{run}: its weights are missing or damaged: {error}") from None
     merge(backbone)
     return model.requires_grad_(False).eval()
+
+
+def read_readout(run: Path) -> Readout:
+    """The frozen layers before the heads of a run.
+
+    Raises:
+        PolypromptError: absent or damaged.
+    """
+    try:
+        with safe_open(run / READOUT, framework="pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            return Readout(state, **json.loads(file.metadata()["polyprompt"]))
+    except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        raise PolypromptError(f"{run}: its weights are missing or damaged: {error}") from None
 
 
 def _bytes(state: Mapping[str, Tensor], about: Mapping[str, object] | None = None) -> bytes:

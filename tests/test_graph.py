@@ -29,7 +29,7 @@ ALL = tuple(range(LAYERS))
 def run_onnxruntime(folder: Path, feeds: Arrays) -> Arrays:
     session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, feeds | read_tasks(folder)), strict=True))
+    return dict(zip(names, session.run(names, feeds | read_tasks(folder, open_bundle(folder))[1]), strict=True))
 
 
 def run_openvino(folder: Path, feeds: Arrays) -> Arrays:
@@ -37,7 +37,7 @@ def run_openvino(folder: Path, feeds: Arrays) -> Arrays:
     settings = {"INFERENCE_PRECISION_HINT": "f32"}
     model = openvino.Core().compile_model(folder / "model.onnx", "CPU", settings)
     used = {name for port in model.inputs for name in port.names}  # inputs that nothing reads are dropped
-    feeds = feeds | read_tasks(folder)
+    feeds = feeds | read_tasks(folder, open_bundle(folder))[1]
     results = model({name: array for name, array in feeds.items() if name in used})
     return {port.get_any_name(): results[port] for port in model.outputs}
 
