@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -194,9 +194,9 @@ def _weights(model: PromptedModel) -> EncoderWeights:
     return read_weights(encoder.config.to_dict(), state, backbone.first_position, backbone.token_types)
 
 
-def graph_of(model: PromptedModel) -> Graph:
-    """The graph of a prompted model."""
-    return build_graph(_weights(model), blueprint_of(model))
+def graph_of(model: PromptedModel, write: Callable[[EncoderWeights, Blueprint], Graph] = build_graph) -> Graph:
+    """The graph of a prompted model, as one of its forms writes it."""
+    return write(_weights(model), blueprint_of(model))
 
 
 def blueprint_of(model: PromptedModel) -> Blueprint:

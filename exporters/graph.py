@@ -133,10 +133,17 @@ class Writer(Nodes):
         prompt = None if self.placement is None else self.of_task("task_prompt", "task_id")
         longest = self.node("Shape", ["input_ids"], start=1, end=2)
         rows = Rows(self.embeddings(prompt), "task_id", "lengths", prompt, longest, "")
-        last = len(self.weights.layers) - 1
-        for number, place in enumerate(self.places(rows, 0, last)):
+        return rows._replace(states=self.layers(rows, self.places(rows, 0, len(self.weights.layers) - 1)))
+
+    def layers(self, rows: Rows, places: Sequence[Place | None]) -> str:
+        """Some layers from the first one on, [rows, seq, hidden].
+
+        Args:
+            places: of the prefixes in each of them.
+        """
+        for number, place in enumerate(places):
             rows = rows._replace(states=self.layer(number, rows, place))
-        return rows
+        return rows.states
 
     def outputs(self, rows: Rows) -> list[onnx.ValueInfoProto]:
         """The last layer, of each row what is read, and the heads."""
@@ -184,7 +191,17 @@ class Writer(Nodes):
             [rows, seq, hidden] or [rows, 1, hidden].
         """
         mixed = self.attention(number, rows, place, read)
+        if read is None:
+            mixed = self.packed(mixed)
         return self.behind_attention(number, mixed, read or rows.states, "" if read is None else "read.")
+
+    def padded(self, states: str) -> str:
+        """What attention looks at, [rows, seq, width], of what goes through a layer; here that is the same."""
+        return states
+
+    def packed(self, states: str) -> str:
+        """What goes through a layer, of what attention looks at."""
+        return states
 
     def slots(self) -> str:
         """Length of the longest prompt that is given as vectors, [1]."""
@@ -332,7 +349,8 @@ class Writer(Nodes):
         qkv, name = self.weights.layers[number].qkv, f"layer.{number}"
         mark = "" if read is None else "read."
         if number < len(self.weights.layers) - 1:
-            query, key, value = self.split(self.linear(f"{name}.qkv", rows.states, qkv), ("query", "key", "value"))
+            triple = self.padded(self.linear(f"{name}.qkv", rows.states, qkv))
+            query, key, value = self.split(triple, ("query", "key", "value"))
         else:
             hidden = self.weights.hidden
             asked = Linear(qkv.weight[:, :hidden], qkv.bias[:hidden])
