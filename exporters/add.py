@@ -84,6 +84,25 @@ def add(
         return tasks, seconds + time.perf_counter() - began
 
 
+def compare_run(
+    bundle: Path, card: BundleCard, run: Path, atol: float, rows: int, task_files: Sequence[Path] | None = None
+) -> Parity:
+    """Compare the tasks of a bundle that came from a run with it.
+
+    Args:
+        card: of the bundle. The others: as for `add`.
+
+    Raises:
+        PolypromptError: none came from it, or the outputs differ.
+    """
+    manifest, config = read_model(run / "manifest.json", Manifest), load_config(run / "config.toml")
+    tasks = [task for task in card.tasks if task.run == manifest.run]
+    if not tasks:
+        came = ", ".join(dict.fromkeys(task.run for task in card.tasks))
+        raise PolypromptError(f"{bundle}: no task came from the run {manifest.run}, they came from {came}")
+    return _compare(bundle, run, tasks, samples_of(run, config, manifest, rows, task_files), atol)
+
+
 def fitted(
     bundle: Path, card: BundleCard, trained: Trained, manifest: Manifest, names: Mapping[str, str]
 ) -> tuple[list[BundledTask], Tensors]:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from benchmarks.errors import PolypromptError
+from benchmarks.errors import PolypromptError, run_command
+from benchmarks.files import sha256
 from benchmarks.records import Example
 from benchmarks.task import Kind, TaskCard
-from exporters.bundle import Parity, TaskParity
+from exporters.bundle import Parity, TaskParity, open_bundle
 from exporters.session import Encoded, Floats, Session
 from harness.decode import decode
 from harness.features import Feature
@@ -95,3 +100,46 @@ def _nearest_other(vectors: Sequence[Floats]) -> NDArray[np.int64]:
     np.fill_diagonal(cosines, -np.inf)
     nearest: NDArray[np.int64] = cosines.argmax(1)
     return nearest
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m exporters.verify",
+        description="See that every file of a bundle is what its card says, and with --run that its tasks answer as "
+        "the original does.",
+    )
+    parser.add_argument("bundle", type=Path, help="folder of the bundle")
+    parser.add_argument("--run", type=Path, help="run folder: compare the tasks that came from it on real rows")
+    parser.add_argument("--atol", type=float, default=1e-3, help="largest difference to PyTorch (default: %(default)s)")
+    parser.add_argument("--rows", type=int, default=32, help="examples of each task to compare (default: %(default)s)")
+    parser.add_argument(
+        "--task-file",
+        type=Path,
+        action="append",
+        metavar="FILE",
+        help="the run's task file, where it moved or is code",
+    )
+    parser.add_argument("--json", action="store_true", help="print a JSON object: files, and with --run the report")
+    options = parser.parse_args()
+    if options.rows < 1:
+        raise PolypromptError(f"--rows {options.rows}: at least 1 is needed")
+    card = open_bundle(options.bundle, sha256)  # whole, whatever is remembered of it
+    parity = None
+    if options.run is not None:
+        from exporters.add import compare_run  # loads torch
+
+        parity = compare_run(options.bundle, card, options.run, options.atol, options.rows, options.task_file)
+    if options.json:
+        report = None if parity is None else parity.model_dump(mode="json")
+        print(json.dumps({"files": list(card.files), "parity": report}, ensure_ascii=False))
+        return 0
+    print(f"{options.bundle}: {len(card.files)} files are whole")
+    if parity is not None:
+        names, worst = ", ".join(parity.tasks), parity.difference
+        print(f"largest difference to PyTorch {worst:.1e} (allowed {options.atol:g}) on {names}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,5 +1,6 @@
 """The written graph against the PyTorch model, on ONNX Runtime and OpenVINO."""
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -174,3 +175,78 @@ def test_a_missing_weight_is_named() -> None:
     del state["transformer.layer.1.ffn.lin2.bias"]
     with pytest.raises(PolypromptError, match=r"transformer\.layer\.1\.ffn\.lin2\.bias"):
         read_weights(model.config.to_dict(), state, 0, False)
+
+
+# --- the last layer, for what is read of each row -------------------------------------------------------------------
+
+
+def same_heads(folder: Path, model: PromptedModel) -> tuple[BundleCard, dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """A bundle, a batch, and tensors with which the heads of sequence tasks answer for each piece as well."""
+    card = tiny_bundle(folder, model)
+    tensors = read_tasks(folder, card)[1]
+    tensors |= {name.replace("sequence", "token"): tensor for name, tensor in tensors.items()
+                if name.startswith("sequence_logits.") and "readout" not in name}  # fmt: skip
+    return card, mixed_batch(model, len(CARDS)), tensors
+
+
+@pytest.mark.parametrize("layers", [(), (0, 2), None])
+@pytest.mark.parametrize("family", ["bert", "electra", "roberta"])
+def test_one_piece_is_as_in_the_whole_layer(family: str, layers: Layers, tmp_path: Path) -> None:
+    _, feeds, tensors = same_heads(tmp_path / "b", tiny_prompted(family, layers))
+    everything = np.arange(len(feeds["task_id"]))
+    session = onnxruntime.InferenceSession(tmp_path / "b" / "model.onnx", providers=["CPUExecutionProvider"])
+    some = everything[::3][::-1].copy()
+    rows = {"sequence_rows": some, "whole_rows": everything}
+    one, every = session.run(["sequence_logits", "token_logits"], feeds | tensors | rows)
+    np.testing.assert_allclose(one, every[some, 0], rtol=0, atol=1e-5)
+
+
+def multiply_adds(folder: Path, feeds: Arrays) -> int:
+    """Of all matrix products and attentions, counted from the shapes in a profile of ONNX Runtime."""
+    options = onnxruntime.SessionOptions()
+    options.enable_profiling, options.profile_file_prefix = True, str(folder / "profile")
+    session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
+    session.run(None, feeds)
+    total = 0
+    for event in json.loads(Path(session.end_profiling()).read_text()):
+        if event.get("cat") != "Node" or not event["name"].endswith("_kernel_time"):
+            continue
+        shapes = [next(iter(shape.values())) for shape in event["args"]["input_type_shape"]]
+        if event["args"]["op_name"] in ("MatMul", "FusedMatMul", "Gemm", "MatMulAddFusion"):
+            made = next(iter(event["args"]["output_type_shape"][0].values()))
+            total += int(np.prod(made)) * shapes[0][-1]
+        elif event["args"]["op_name"] == "Attention":
+            total += 2 * int(np.prod(shapes[0])) * shapes[1][1]
+    return total
+
+
+def test_the_last_layer_computes_what_is_read(tmp_path: Path) -> None:
+    """Counted, against the arithmetic of the layers."""
+    model = tiny_prompted("bert", cards=CARDS[:3])
+    card = tiny_bundle(tmp_path / "b", model, CARDS[:3])
+    tensors = read_tasks(tmp_path / "b", card)[1]
+    feeds = mixed_batch(model, 3) | tensors
+    everything, none = np.arange(len(feeds["task_id"])), np.array([], int)
+    rows, pieces = feeds["input_ids"].shape
+    hidden, inner, slots = 32, 48, 5
+    for whole, one in ((everything, none), (none, everything), (everything[:4], everything[4:])):
+        found = multiply_adds(tmp_path / "b", feeds | {"whole_rows": whole, "sequence_rows": one})
+        layer = pieces * (4 * hidden * hidden + 2 * hidden * inner) + 2 * pieces * (pieces + slots) * hidden
+        read = pieces * 2 * hidden * hidden + 2 * hidden * hidden + 2 * hidden * inner + 2 * (pieces + slots) * hidden
+        heads = {"whole": pieces * (hidden * 1 + hidden), "one": hidden * 3}
+        wanted = (LAYERS - 1) * rows * layer + len(whole) * (layer + heads["whole"]) + len(one) * (read + heads["one"])
+        stand_in = 4 * hidden * hidden + 2 * hidden * inner + 2 * (1 + slots) * hidden
+        if not len(whole):
+            wanted += stand_in + hidden * 1 + hidden
+        if not len(one):
+            wanted += stand_in + heads["one"]
+        assert found == wanted
+
+
+def test_nothing_is_asked_for(tmp_path: Path) -> None:
+    card = tiny_bundle(tmp_path / "b", tiny_prompted("bert"))
+    feeds = mixed_batch(tiny_prompted("bert"), len(CARDS)) | read_tasks(tmp_path / "b", card)[1]
+    session = onnxruntime.InferenceSession(tmp_path / "b" / "model.onnx", providers=["CPUExecutionProvider"])
+    none = np.array([], int)
+    outputs = session.run(None, feeds | {"sequence_rows": none, "whole_rows": none})
+    assert [len(output) for output in outputs] == [0, 0, 0]
