@@ -11,6 +11,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from benchmarks.task import Kind
+from exporters.disentangled import distance_bias, read_stands, stands, stands_behind
 from exporters.nodes import Nodes
 from exporters.tensors import TensorFile
 from exporters.weights import EncoderWeights, Linear
@@ -295,7 +296,8 @@ class Writer(Nodes):
         """
         weights = self.weights
         total = self.node("Gather", [self.frozen("word", weights.word), "input_ids"], "word_embedding")
-        total = self.node("Add", [total, self.positions(prompt)])
+        if weights.position is not None:
+            total = self.node("Add", [total, self.positions(prompt)])
         if weights.token_type is not None:
             kind = self.frozen("token_type", weights.token_type)
             types = self.node("Gather", [kind, "token_type_ids"]) if weights.token_types else kind
@@ -324,7 +326,8 @@ class Writer(Nodes):
         if self.placement.positions is Positions.SHIFTED:
             end = self.node("Add", [self.slots(), begin])
         total = self.node("Gather", [self.bank("prompt"), prompt])
-        total = self.node("Add", [total, self.node("Slice", ["position", begin, end], "prompt_position")])
+        if self.weights.position is not None:
+            total = self.node("Add", [total, self.node("Slice", ["position", begin, end], "prompt_position")])
         if self.weights.token_type is None:
             return total
         return self.node("Add", [total, self.node("Slice", ["token_type", self.integers([0]), self.integers([1])])])
@@ -348,27 +351,39 @@ class Writer(Nodes):
         """
         qkv, name = self.weights.layers[number].qkv, f"layer.{number}"
         mark = "" if read is None else "read."
+        attention = f"{mark}{name}.attention"
         if number < len(self.weights.layers) - 1:
             triple = self.padded(self.linear(f"{name}.qkv", rows.states, qkv))
             query, key, value = self.split(triple, ("query", "key", "value"))
         else:
             hidden = self.weights.hidden
-            asked = Linear(qkv.weight[:, :hidden], qkv.bias[:hidden])
-            shown = Linear(qkv.weight[:, hidden:], qkv.bias[hidden:])
-            query = self.linear(f"{mark}{name}.query", read or rows.states, asked, f"{name}.query")
-            pair = self.linear(f"{mark}{name}.key_value", rows.states, shown, f"{name}.key_value")
+            first = Linear(qkv.weight[:, :hidden], qkv.bias[:hidden])
+            rest = Linear(qkv.weight[:, hidden:], qkv.bias[hidden:])
+            query = self.linear(f"{mark}{name}.query", read or rows.states, first, f"{name}.query")
+            pair = self.linear(f"{mark}{name}.key_value", rows.states, rest, f"{name}.key_value")
             key, value = self.split(pair, ("key", "value"))
+        shown = asked = None
+        if self.weights.distances is not None:
+            shown = stands(self, rows, place)
+            asked = shown if read is None else read_stands(self, rows, shown)
+
+        def mixed(key: str, value: str, lengths: str) -> str:
+            bias = "" if shown is None else distance_bias(self, number, query, key, asked, shown)
+            return self.attend(attention, query, key, value, lengths, bias)
+
         if place is None:
-            return self.attend(f"{mark}{name}.attention", query, key, value, rows.lengths)
+            return mixed(key, value, rows.lengths)
         if self.placement.layers is None:
-            return self.attend(f"{mark}{name}.attention", query, key, value, place.keys)
+            return mixed(key, value, place.keys)
         banks = [self.bank(f"{name}.prefix_{kind}") for kind in ("key", "value")]
         prefix = [self.node("Gather", [bank, rows.prompt]) for bank in banks]
         if self.placement.gated:
-            own = self.attend(f"{mark}{name}.attention", query, key, value, rows.lengths)
+            own = mixed(key, value, rows.lengths)
             return self.node("Add", [own, self.attend(f"{mark}{name}.prefix_attention", query, *prefix, place.slots)])
         key, value = (self.in_front(*pair, place) for pair in zip(prefix, (key, value), strict=True))
-        return self.attend(f"{mark}{name}.attention", query, key, value, place.keys)
+        if shown is not None:
+            shown = stands_behind(self, prefix[0], shown, place)
+        return mixed(key, value, place.keys)
 
     def in_front(self, prefix: str, own: str, place: Place) -> str:
         """Prefix [rows, slots, hidden] and a row's own keys or values, [rows, slots + seq, hidden]."""
@@ -377,11 +392,14 @@ class Writer(Nodes):
             return both
         return self.node("ScatterND", [both, place.gaps, self.node("GatherND", [own, place.moved], batch_dims=1)])
 
-    def attend(self, name: str, query: str, key: str, value: str, lengths: str) -> str:
-        """Attention over the keys that are real, see `Rows.lengths` and `Place.keys`."""
-        heads = self.weights.heads
-        inputs = [query, key, value, "", "", "", lengths]
-        return self.node("Attention", inputs, name, q_num_heads=heads, kv_num_heads=heads)
+    def attend(self, name: str, query: str, key: str, value: str, lengths: str, bias: str = "") -> str:
+        """Attention over the keys that are real, see `Rows.lengths` and `Place.keys`.
+
+        Args:
+            bias: what is added to the scores, [rows, heads, queries, keys]; empty: nothing.
+        """
+        heads, inputs = self.weights.heads, [query, key, value, bias, "", "", lengths]
+        return self.node("Attention", inputs, name, q_num_heads=heads, kv_num_heads=heads, scale=self.weights.scaling)
 
     def mean(self, rows: Rows) -> str:
         """Mean of the hidden states over real pieces, [rows, 1, hidden]."""

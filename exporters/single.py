@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from benchmarks.task import Kind, TaskCard
+from exporters.disentangled import NOWHERE, distance_bias
 from exporters.graph import Blueprint, Graph
 from exporters.nodes import Nodes
 from exporters.weights import EncoderWeights, Linear
@@ -86,6 +87,11 @@ class _Single(Nodes):
         sizes = [array.shape[1] for name, array in self.tensors.items() if name == "prompt" or "prefix_key" in name]
         return max(sizes, default=0)
 
+    @property
+    def position(self) -> int:
+        """Of the piece that a task with one answer for the row reads."""
+        return MASK_POSITION if self.blueprint.readout is HeadKind.VERBALISER else 0
+
     def read_inputs(self) -> None:
         """Set `ids`, `types` and `places` [rows, seq]: the number of each real piece in its row from 0, else -1."""
         choice = self.card.kind is Kind.CHOICE
@@ -120,12 +126,15 @@ class _Single(Nodes):
         begin = weights.first_position
         places = self.node("Max", [self.places, self.integers(0)])
         places = self.node("Add", [places, self.integers(begin + shift)])
-        total = self.node("Add", [total, self.node("Gather", [self.frozen("position", weights.position), places])])
+        if weights.position is not None:
+            total = self.node("Add", [total, self.node("Gather", [self.frozen("position", weights.position), places])])
         if weights.token_type is not None:
             kinds = self.frozen("token_type", weights.token_type)
             total = self.node("Add", [total, kinds if self.types is None else self.node("Gather", [kinds, self.types])])
         if placement is not None and placement.layers is None:
-            vectors = self.tensors["prompt"] + weights.position[begin : begin + (shift or 1)]
+            vectors = self.tensors["prompt"]
+            if weights.position is not None:
+                vectors = vectors + weights.position[begin : begin + (shift or 1)]
             if weights.token_type is not None:
                 vectors = vectors + weights.token_type[0]
             total = self.node("Concat", [total, self.for_each_row("prompt", vectors)], axis=1)
@@ -153,27 +162,55 @@ class _Single(Nodes):
             query = self.linear(f"{name}.query", read, Linear(qkv.weight[:, :hidden], qkv.bias[:hidden]))
             rest = Linear(qkv.weight[:, hidden:], qkv.bias[hidden:])
             key, value = self.split(self.linear(f"{name}.key_value", states, rest), ("key", "value"))
-        return self.behind_attention(number, self.attention(number, query, key, value), read or states)
+        return self.behind_attention(
+            number, self.attention(number, query, key, value, read is not None), read or states
+        )
 
-    def attention(self, number: int, query: str, key: str, value: str) -> str:
-        """Attention over what is real, and over the prefix where the layer has one."""
+    def attention(self, number: int, query: str, key: str, value: str, read: bool) -> str:
+        """Attention over what is real, and over the prefix where the layer has one.
+
+        Args:
+            read: the query is that of the one piece a row that is read.
+        """
         name, placement = f"layer.{number}", self.blueprint.placement
-        if placement is None:
-            return self.attend(query, key, value, self.mask)
-        if placement.layers is None:
-            return self.attend(query, key, value, self.wide_mask)
-        if number not in placement.layers:
-            return self.attend(query, key, value, self.mask)
+
+        def mixed(key: str, value: str, mask: str, behind: int = 0) -> str:
+            if self.weights.distances is not None:
+                asked, shown = self.stands(read, behind)
+                bias = distance_bias(self, number, query, key, asked, shown)
+                mask = self.node("Add", [bias, mask]) if bias else mask
+            return self.attend(query, key, value, mask)
+
+        if placement is not None and placement.layers is None:
+            return mixed(key, value, self.wide_mask)
+        if placement is None or number not in placement.layers:
+            return mixed(key, value, self.mask)
         banks = [f"{name}.prefix_{kind}" for kind in ("key", "value")]
         prefix = [self.for_each_row(bank, self.tensors[bank]) for bank in banks]
         if placement.gated:
-            return self.node("Add", [self.attend(query, key, value, self.mask), self.attend(query, *prefix)])
+            return self.node("Add", [mixed(key, value, self.mask), self.attend(query, *prefix)])
         key, value = (self.node("Concat", list(pair), axis=1) for pair in zip((key, value), prefix, strict=True))
-        return self.attend(query, key, value, self.wide_mask)
+        return mixed(key, value, self.wide_mask, self.slots)
+
+    def stands(self, read: bool, behind: int) -> tuple[str, str]:
+        """Where queries and keys stand, see `exporters.disentangled`; vectors stand in front.
+
+        Args:
+            read: see `attention`. behind: so many keys of a prefix.
+        """
+        place, shown, first = self.blueprint.placement, self.places, 0
+        if place is not None and place.layers is None:
+            first, vectors = self.slots, np.arange(self.slots, dtype=np.int64)[None]
+            shown = self.node("Add", [self.places, self.integers(first)])
+            shown = self.node("Concat", [shown, self.for_each_row("vector_places", vectors)], axis=1)
+        asked = self.integers([[first + self.position]]) if read else shown
+        if behind:
+            shown = self.node("Pad", [shown, self.integers([0, 0, 0, behind]), self.integers(NOWHERE)])
+        return asked, shown
 
     def attend(self, query: str, key: str, value: str, bias: str | None = None) -> str:
-        heads, hidden = self.weights.heads, self.weights.hidden
-        scaled = self.node("Mul", [query, self.number(1 / math.sqrt(hidden // heads))])
+        hidden = self.weights.hidden
+        scaled = self.node("Mul", [query, self.number(self.weights.scaling)])
         scores = self.node("MatMul", [self.by_head(scaled, [0, 2, 1, 3]), self.by_head(key, [0, 2, 3, 1])])
         if bias is not None:
             scores = self.node("Add", [scores, bias])
@@ -214,8 +251,7 @@ class _Single(Nodes):
         if linear and self.blueprint.pooling is Pooling.MEAN:
             read = self.mean(self.pieces(self.layer(last, states)))
         else:
-            position = MASK_POSITION if self.blueprint.readout is HeadKind.VERBALISER else 0
-            read = self.layer(last, states, self.piece(states, position))
+            read = self.layer(last, states, self.piece(states, self.position))
         if not linear:
             bank, read = "sequence_logits.readout", self.read_out(read)
         logits = self.head(bank, read)

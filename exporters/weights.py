@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.errors import PolypromptError
+from exporters.disentangled import Table, make_table
 from harness.anatomy import DEFAULT_EPSILON, FAMILIES
+from harness.distances import Distances
 
 Floats = NDArray[np.float32]
 
@@ -21,6 +24,12 @@ class Norm:
 
     scale: Floats
     shift: Floats
+
+    def of(self, states: Floats, epsilon: float) -> Floats:
+        """Normalised states, [..., width]."""
+        centred = states - states.mean(-1, keepdims=True)
+        deviation = np.sqrt((centred**2).mean(-1, keepdims=True) + np.float32(epsilon))
+        return centred / deviation * self.scale + self.shift
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,7 @@ class Layer:
         qkv: queries, keys and values side by side, [hidden, 3 * hidden].
         attention_output: [hidden, hidden]. attention_norm: of the sum with the input of the layer.
         ffn_in: [hidden, inner]. ffn_out: [inner, hidden]. ffn_norm: of the sum with the output of the first half.
+        table: what it makes of distances; None where its attention does not look at them.
     """
 
     qkv: Linear
@@ -47,6 +57,7 @@ class Layer:
     ffn_in: Linear
     ffn_out: Linear
     ffn_norm: Norm
+    table: Table | None = None
 
 
 @dataclass(frozen=True)
@@ -54,7 +65,7 @@ class EncoderWeights:
     """A whole encoder.
 
     Attributes:
-        word: [vocabulary, embedding]. position: [positions, embedding].
+        word: [vocabulary, embedding]. position: [positions, embedding]; None where only distances are looked at.
         first_position: row of `position` of the first piece.
         token_type: [types, embedding]; one row where all pieces are of one type; None where the family has none.
         embedding_norm: of the sum of the three.
@@ -62,10 +73,11 @@ class EncoderWeights:
         layers: from the input up.
         heads: attention heads a layer.
         epsilon: of the layer normalisation.
+        distances: what attention makes of them (DeBERTa); None: nothing.
     """
 
     word: Floats
-    position: Floats
+    position: Floats | None
     first_position: int
     token_type: Floats | None
     embedding_norm: Norm
@@ -73,11 +85,17 @@ class EncoderWeights:
     layers: tuple[Layer, ...]
     heads: int
     epsilon: float
+    distances: Distances | None = None
 
     @property
     def hidden(self) -> int:
         """Width of the hidden states."""
         return len(self.layers[0].attention_output.bias)
+
+    @property
+    def scaling(self) -> float:
+        """Factor on the products of queries and keys."""
+        return (self.hidden // self.heads) ** -0.5 if self.distances is None else self.distances.scaling
 
     @property
     def token_types(self) -> bool:
@@ -102,7 +120,7 @@ def read_weights(
     kind = config["model_type"]
     if kind not in FAMILIES:
         raise PolypromptError(f"cannot export a {kind} encoder; supported: {', '.join(sorted(FAMILIES))}")
-    names = FAMILIES[kind].modules
+    names, disentangled = FAMILIES[kind].modules, FAMILIES[kind].disentangled
     settings = {ours: config[theirs] for ours, theirs in FAMILIES[kind].settings.items()}
     if settings["activation"] != "gelu":
         raise PolypromptError(f"cannot export an encoder with activation {settings['activation']}; supported: gelu")
@@ -123,10 +141,19 @@ def read_weights(
     def norm(name: str, layer: int = 0) -> Norm:
         return Norm(*module(name, layer))
 
-    types = tensor(f"{names['token_type']}.weight") if "token_type" in names else None
+    def table(name: str) -> Floats | None:
+        # Whether DeBERTa has one is a matter of its configuration.
+        full = f"{names.get(name)}.weight"
+        return None if name not in names or (disentangled and full not in state) else tensor(full)
+
+    heads, distances = settings["heads"], Distances.of(config) if disentangled else None
+    far = table("distance")
+    if far is not None and distances.normed:
+        far = norm("distance_norm").of(far, settings["epsilon"])
+    types = table("token_type")
     return EncoderWeights(
         word=tensor(f"{names['word']}.weight"),
-        position=tensor(f"{names['position']}.weight"),
+        position=table("position"),
         first_position=first_position,
         token_type=types if token_types or types is None else types[:1],
         embedding_norm=norm("embedding_norm"),
@@ -139,9 +166,11 @@ def read_weights(
                 ffn_in=linear("ffn_in", layer=layer),
                 ffn_out=linear("ffn_out", layer=layer),
                 ffn_norm=norm("ffn_norm", layer),
+                table=None if distances is None else make_table(distances, far, heads, partial(module, layer=layer)),
             )
             for layer in range(settings["layers"])
         ),
-        heads=settings["heads"],
+        heads=heads,
         epsilon=settings.get("epsilon", DEFAULT_EPSILON),
+        distances=distances,
     )

@@ -36,9 +36,14 @@ def tiny_prompted(
     pooling: str = "cls",
     cards: list[TaskCard] = CARDS,
     positions: str = "own",
+    **settings: object,
 ) -> PromptedModel:
-    """A random prompted model, half of its tasks with a prompt of their own; no layers: without, None: in the input."""
-    backbone = Backbone("tiny", tiny_model(family), tiny_tokenizer(family))
+    """A random prompted model, half of its tasks with a prompt of their own; no layers: without, None: in the input.
+
+    Args:
+        settings: of the encoder.
+    """
+    backbone = Backbone("tiny", tiny_model(family, **settings), tiny_tokenizer(family))
     torch.manual_seed(1)
     prompt = None
     if layers != ():

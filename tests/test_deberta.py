@@ -8,9 +8,14 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import test_graph
 import torch
+from bundles import CARDS, tiny_prompted
 from safetensors.torch import load_file
+from test_graph import Engine, check, run_onnxruntime, run_openvino
+from test_layout import check as check_folders
 from tiny import HEADS, HIDDEN, LAYERS, VOCABULARY, tiny_model, tiny_tokenizer
 from torch import Tensor, nn
 from transformers import DebertaV2Model
@@ -18,6 +23,9 @@ from transformers.models.deberta_v2.modeling_deberta_v2 import build_relative_po
 
 from benchmarks.errors import PolypromptError
 from benchmarks.results import Manifest, read_model, read_predictions
+from benchmarks.task import TaskCard
+from exporters.bundle import read_tasks
+from exporters.export import export
 from harness import encoder, products
 from harness.attention import Prefix
 from harness.backbone import Backbone, SoftPrompt, Trunk, load_backbone
@@ -434,3 +442,77 @@ def test_what_is_not_computed_is_refused_before_its_weights_are_read(
     with pytest.raises(PolypromptError, match=message) as caught:
         load_backbone(str(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+# Exports
+
+
+ALL = tuple(range(LAYERS))
+
+
+@pytest.mark.parametrize("settings", VARIANTS.values(), ids=VARIANTS)
+def test_the_graph_answers_mixed_tasks_of_every_kind(settings: dict[str, object], tmp_path: Path) -> None:
+    if "hidden_act" in settings:
+        settings = settings | {"hidden_act": "gelu"}
+    check(tiny_prompted("deberta-v2", **settings), tmp_path / "b", run_onnxruntime, 1e-4)
+
+
+@pytest.mark.parametrize("engine", [run_onnxruntime, run_openvino])
+@pytest.mark.parametrize(
+    ("layers", "more"),
+    [
+        (ALL, {}),
+        ((), {}),
+        ((1,), {"pooling": "mean"}),
+        ((0, 2), {"gated": True}),
+        (None, {}),
+        (None, {"pooling": "mean", "positions": "shifted"}),
+        (None, {"positions": "shifted", "position_biased_input": True, "type_vocab_size": 2}),
+        (ALL, {"positions": "shifted", "position_biased_input": True}),
+    ],
+)
+def test_the_graph_has_every_placement(
+    layers: tuple[int, ...] | None, more: dict[str, object], engine: Engine, tmp_path: Path
+) -> None:
+    check(tiny_prompted("deberta-v2", layers, **more), tmp_path / "b", engine, 1e-4)
+
+
+@pytest.mark.parametrize("layers", [(0, 2), None])
+def test_prompts_of_unlike_lengths(
+    layers: tuple[int, ...] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a prefix is shorter the gap is filled with keys that have moved: their distances move with them."""
+    model, lengths = tiny_prompted("deberta-v2", layers), [5, 2, 0]
+    bank = model.prompt
+
+    def cut(card: TaskCard, language: str = "") -> Prefix | SoftPrompt | None:
+        row = bank.row(card.answered_by)
+        tensor = bank.bank[row, ..., : lengths[row], :]
+        if lengths[row] == 0:
+            return None
+        return SoftPrompt(tensor[None]) if layers is None else Prefix(tensor[:, :, None], layers)
+
+    def shorter(folder: Path) -> dict[str, np.ndarray]:
+        tensors = read_tasks(folder)
+        return tensors | {"prompt_lengths": np.minimum(tensors["prompt_lengths"], lengths)}
+
+    assert {bank.row(card.answered_by) for card in CARDS} == {0, 1, 2}
+    monkeypatch.setattr(model, "prompt_of", cut)
+    monkeypatch.setattr(test_graph, "read_tasks", shorter)
+    check(model, tmp_path / "b", run_onnxruntime, 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("layers", "more"),
+    [((0, 2), {}), ((1,), {"gated": True, "share_att_key": False}), ((), {"pooling": "mean"}), (None, {})],
+)
+def test_an_ordinary_folder_a_task(layers: tuple[int, ...] | None, more: dict[str, object], tmp_path: Path) -> None:
+    """Real pieces anywhere in a row: distances are those between the pieces without what is padding."""
+    check_folders(tiny_prompted("deberta-v2", layers, **more), tmp_path / "f")
+
+
+@pytest.mark.parametrize(("method", "more"), [("ptuning-v2", ()), ("lora", ()), ("prompt-tuning", ())])
+def test_a_run_is_exported(method: str, more: tuple[str, ...], folder: Path, tiny_run: Run, tmp_path: Path) -> None:
+    options = ("--backbone", folder, "--method", method, *OPTIONS, "--out", tmp_path, "--name", "run", *more)
+    assert tiny_run(*options)[0] == 0
+    assert export(tmp_path / "run", tmp_path / "bundle", atol=1e-4, rows=6).parity.difference < 1e-4
