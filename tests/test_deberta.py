@@ -24,7 +24,7 @@ from transformers.models.deberta_v2.modeling_deberta_v2 import build_relative_po
 from benchmarks.errors import PolypromptError
 from benchmarks.results import Manifest, read_model, read_predictions
 from benchmarks.task import TaskCard
-from exporters.bundle import read_tasks
+from exporters.bundle import BundleCard, read_tasks
 from exporters.export import export
 from harness import encoder, products
 from harness.attention import Prefix
@@ -492,9 +492,9 @@ def test_prompts_of_unlike_lengths(
             return None
         return SoftPrompt(tensor[None]) if layers is None else Prefix(tensor[:, :, None], layers)
 
-    def shorter(folder: Path) -> dict[str, np.ndarray]:
-        tensors = read_tasks(folder)
-        return tensors | {"prompt_lengths": np.minimum(tensors["prompt_lengths"], lengths)}
+    def shorter(folder: Path, card: BundleCard) -> tuple[object, dict[str, np.ndarray]]:
+        parts, tensors = read_tasks(folder, card)
+        return parts, tensors | {"prompt_lengths": np.minimum(tensors["prompt_lengths"], lengths)}
 
     assert {bank.row(card.answered_by) for card in CARDS} == {0, 1, 2}
     monkeypatch.setattr(model, "prompt_of", cut)
