@@ -108,9 +108,10 @@ def _by_head(nodes: Nodes, states: str) -> str:
 def stands(writer: Writer, rows: Rows, place: Place | None) -> str:
     """Where each piece stands, [rows, seq]; vectors stand in front, and behind the row's pieces in the tensor."""
     node, integers = writer.node, writer.integers
-    size = node("Shape", [rows.states], start=1, end=2)
+    vectors = place is not None and not place.slots
+    size = node("Shape", [rows.states], start=1, end=2) if vectors else rows.longest
     number = node("Range", [integers(0), node("Squeeze", [size]), integers(1)])
-    if place is not None and not place.slots:
+    if vectors:
         lengths, keys = (node("Unsqueeze", [name, integers([1])]) for name in (rows.lengths, place.keys))
         own = node("Add", [number, node("Sub", [keys, lengths])])
         return node("Where", [node("Less", [number, lengths]), own, node("Sub", [number, lengths])])

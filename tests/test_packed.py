@@ -13,7 +13,7 @@ from exporters.export import graph_of
 from exporters.packed import build_packed
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "electra", "distilbert"])
+@pytest.mark.parametrize("family", ["bert", "roberta", "electra", "distilbert", "deberta-v2"])
 @pytest.mark.parametrize(
     ("layers", "gated", "pooling"),
     [
