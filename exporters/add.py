@@ -21,8 +21,8 @@ from exporters.bundle import (
     BundleCard,
     BundledTask,
     Parity,
+    changeable,
     changing,
-    read_card,
     read_tasks,
     replace_tasks,
     tasks_file,
@@ -71,7 +71,7 @@ def add(
         began = time.perf_counter()
         manifest, config = read_model(run / "manifest.json", Manifest), load_config(run / "config.toml")
         trained = Trained.of_run(run, manifest, config)
-        card = read_card(bundle)
+        card = changeable(bundle)
         tasks, tensors = fitted(bundle, card, trained, manifest, names or {})
         new = card.model_copy(update={"tasks": [*card.tasks, *tasks]})
         seconds = time.perf_counter() - began

@@ -9,6 +9,7 @@ import re
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from enum import StrEnum
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -42,6 +43,13 @@ RowInput = Literal["sequence_rows", "whole_rows"]
 """Inputs of the graph that name rows of a batch: which are answered from one piece, and which from all."""
 
 
+class Form(StrEnum):
+    """What a row is answered for: its task, or all tasks at once, see `exporters.together`."""
+
+    MIXED = "mixed"
+    ALL = "all"
+
+
 class StoredFile(BaseModel):
     """One file of a bundle: its size and SHA-256."""
 
@@ -67,7 +75,7 @@ class BundledTask(BaseModel):
         languages: language with a prompt of its own -> what the graph knows the task in it by; all other languages
             share `task_id`.
         output: the output of the graph that answers for it.
-        columns: how many columns of that output are its own.
+        first_column, columns: which columns of that output are its own.
         threshold: of "no answer", see `benchmarks.thresholds`; None: "no answer" where it scores highest, and never in
             retrieval.
         thresholds: language -> its own threshold, where several languages have one; all others share `threshold`.
@@ -85,6 +93,7 @@ class BundledTask(BaseModel):
     file: str = TASKS
     task_id: int
     output: Output
+    first_column: int = 0
     columns: int
     threshold: float | None = None
     languages: dict[str, int] = Field(default_factory=dict, exclude_if=_is_empty)
@@ -145,6 +154,7 @@ class BundleCard(BaseModel):
 
     Attributes:
         run, method: where it comes from.
+        form: what a row is answered for.
         backbone: the encoder. precision: of all tensors.
         placement: where the graph has room for prompts; None: nowhere.
         pooling: what linear sequence heads read. readout: what others read, see `exporters.graph.Blueprint`.
@@ -162,6 +172,7 @@ class BundleCard(BaseModel):
     version: Literal[2] = 2
     run: str
     method: str
+    form: Form = Form.MIXED
     backbone: BackboneCard
     precision: Literal["fp32"] = "fp32"
     placement: Placement | None
@@ -318,6 +329,18 @@ def find_bundled(tasks: Iterable[BundledTask], name: str) -> BundledTask:
 def _moved(task: BundledTask, by: int) -> BundledTask:
     languages = {code: number + by for code, number in task.languages.items()}
     return task.model_copy(update={"task_id": task.task_id + by, "languages": languages})
+
+
+def changeable(folder: Path) -> BundleCard:
+    """The card of a bundle that gets or loses tasks.
+
+    Raises:
+        PolypromptError: its form does not allow it.
+    """
+    card = read_card(folder)
+    if card.form is Form.ALL:
+        raise PolypromptError(f"{folder}: of the form all, whose tasks stay as they are; export with --form mixed")
+    return card
 
 
 @contextmanager

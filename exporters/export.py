@@ -19,7 +19,7 @@ from benchmarks.records import Example
 from benchmarks.registry import find_task, own_suites
 from benchmarks.results import Manifest, read_model, write_model
 from benchmarks.task import Task, TaskCard
-from exporters.bundle import CARD, BundleCard, complete_or_absent, write_bundle
+from exporters.bundle import CARD, BundleCard, Form, complete_or_absent, write_bundle
 from exporters.graph import Blueprint, Graph, build_graph
 from exporters.layout import CARD as FOLDERS
 from exporters.layout import Contents, FolderCard, FoldersCard, TaskFolder, write_folder
@@ -27,6 +27,7 @@ from exporters.session import Session
 from exporters.single import build_single
 from exporters.store import remember
 from exporters.tasks import Prompt, Tensors, task_tensors
+from exporters.together import side_by_side
 from exporters.trained import Known, Trained, frozen_layers, threshold_of
 from exporters.verify import Sample, verify
 from exporters.weights import EncoderWeights, read_weights
@@ -50,7 +51,12 @@ LANGUAGES = 8
 
 
 def export(
-    run: Path, out: Path, atol: float = ATOL, rows: int = 32, task_files: Sequence[Path] | None = None
+    run: Path,
+    out: Path,
+    atol: float = ATOL,
+    rows: int = 32,
+    task_files: Sequence[Path] | None = None,
+    form: Form = Form.MIXED,
 ) -> BundleCard:
     """Write the bundle of a run.
 
@@ -59,6 +65,7 @@ def export(
         atol: largest absolute difference of any output value on real rows.
         rows: examples of each task that are compared, spread over its languages.
         task_files: the task files of the run; None: those that it names, if they are no Python.
+        form: what a row is answered for.
 
     Raises:
         PolypromptError: the run cannot be read or exported, its data is gone, or the outputs differ; `out` is
@@ -67,6 +74,9 @@ def export(
     manifest, model, samples = _open(run, rows, task_files)
     graph, tensors = graph_of(model), tensors_of(model, manifest.tasks)
     card = describe(model, manifest)
+    if form is Form.ALL:
+        tasks, tensors = side_by_side(card.tasks, tensors)
+        card = card.model_copy(update={"form": form, "tasks": tasks})
     with complete_or_absent(out) as folder:
         card = write_bundle(folder, card, graph, tensors, model.backbone.tokenizer.to_str(), beside(out))
         original = partial(compute, model, device=find_device("fp32", cpu=True))
@@ -304,6 +314,14 @@ def main() -> int:
         help="bundle: one graph for all tasks; transformers: an ordinary folder a task, with the usual inputs, outputs "
         "and files, for other tools (default: %(default)s)",
     )
+    parser.add_argument(
+        "--form",
+        choices=list(Form),
+        type=Form,
+        default=Form.MIXED,
+        help="of a bundle; mixed: each row is answered for its task; all: one pass answers a row for all tasks, where "
+        "they share one prompt (default: %(default)s)",
+    )
     parser.add_argument("--atol", type=float, default=ATOL, help="largest difference to PyTorch (default: %(default)s)")
     parser.add_argument("--rows", type=int, default=32, help="examples of each task to compare (default: %(default)s)")
     parser.add_argument(
@@ -324,7 +342,7 @@ def main() -> int:
         seconds = time.perf_counter() - start
         print(folders.model_dump_json(indent=2) if options.json else _report_folders(folders, out, seconds))
         return 0
-    card = export(options.run, out, options.atol, options.rows, options.task_file)
+    card = export(options.run, out, options.atol, options.rows, options.task_file, options.form)
     print(card.model_dump_json(indent=2) if options.json else _report(card, out, time.perf_counter() - start))
     return 0
 

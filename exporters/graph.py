@@ -431,7 +431,7 @@ class Writer(Nodes):
         if self.blueprint.readout is not HeadKind.LINEAR:
             width = self.weights.hidden if self.blueprint.readout is HeadKind.POOLER else "width"
             behind = self.heads("sequence_logits.readout", self.read_out(read, width), width)
-            is_plain = self.given("sequence_logits.plain", ["tasks", 1, 1], TensorProto.BOOL)
+            is_plain = self.given("sequence_logits.plain", ["tasks", 1, "plain"], TensorProto.BOOL)
             logits = self.node("Where", [self.node("Gather", [is_plain, plain.task]), logits, behind])
         self.asked_for(self.node("Squeeze", [logits, self.integers([1])]), plain, "sequence_logits")
         rows = "sequences" if self.blueprint.pooling is Pooling.CLS else "wholes"

@@ -24,6 +24,9 @@ from exporters.session import PROVIDERS, Answer, Question, Session, check_exampl
 LINES = 512
 """Lines of JSON that are answered together."""
 
+ALL = "all"
+"""Of `--task`: every task, where none has this name."""
+
 _EXAMPLE = TypeAdapter(Example)
 _FIELDS = tuple(field.name for field in fields(Example))
 
@@ -173,6 +176,9 @@ def _answer_one(session: Session, options: argparse.Namespace) -> None:
     name = options.task or next(iter(session.tasks))
     if options.task is None and len(session.tasks) > 1:
         raise PolypromptError(f"--task: say which; the bundle has {', '.join(session.tasks)}")
+    if name == ALL and name not in session.tasks:
+        _answer_all(session, options)
+        return
     card = session.card(name)
     example = _asked(card, options)
     answer = session.answer([Question(name, example, options.language)])[0]
@@ -180,6 +186,24 @@ def _answer_one(session: Session, options: argparse.Namespace) -> None:
         print(json.dumps(record(card, example, answer), ensure_ascii=False))
     else:
         print(sentence(card, example, answer))
+
+
+def _answer_all(session: Session, options: argparse.Namespace) -> None:
+    """Of every task that can be asked what is on the command line."""
+    questions = []
+    for name, card in session.tasks.items():
+        try:
+            example = _asked(card, options)
+            check_example(card, example)
+            questions.append(Question(name, example, options.language))
+        except PolypromptError as error:
+            print(f"left out: {error}", file=sys.stderr)
+    for asked, answer in zip(questions, session.answer(questions), strict=True):
+        card = session.tasks[asked.task]
+        if options.json:
+            print(json.dumps(record(card, asked.example, answer), ensure_ascii=False))
+        else:
+            print(*(f"{asked.task}\t{line}" for line in sentence(card, asked.example, answer).split("\n")), sep="\n")
 
 
 def _answer_file(session: Session, path: str, task: str | None, language: str) -> None:
@@ -195,7 +219,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m exporters.predict", description=__doc__)
     parser.add_argument("bundle", type=Path, help="bundle, or run folder with its export")
     parser.add_argument("text", nargs="?", help="sentence, premise, question, or words for tagging")
-    parser.add_argument("--task", help="which task answers; may be left out where the bundle has one")
+    parser.add_argument("--task", help="which task answers, or all; may be left out where the bundle has one")
     parser.add_argument(
         "--language", default="", metavar="CODE", help="of the text (BCP-47), for what was trained in several languages"
     )

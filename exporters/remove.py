@@ -11,9 +11,9 @@ from benchmarks.errors import PolypromptError, run_command
 from exporters.bundle import (
     BundleCard,
     BundledTask,
+    changeable,
     changing,
     find_bundled,
-    read_card,
     read_part,
     replace_tasks,
     tasks_file,
@@ -34,7 +34,7 @@ def remove(bundle: Path, names: Sequence[str]) -> BundleCard:
         PolypromptError: no such task, or no other one is left.
     """
     with changing(bundle):
-        card = read_card(bundle)
+        card = changeable(bundle)
         gone = [find_bundled(card.tasks, name) for name in names]
         left = [task for task in card.tasks if task not in gone]
         if not left:

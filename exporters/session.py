@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -19,7 +19,17 @@ from benchmarks.records import Example, Prediction
 from benchmarks.task import Kind, TaskCard
 from benchmarks.thresholds import with_threshold
 from exporters.batching import split
-from exporters.bundle import MODEL, TOKENIZER, BundleCard, BundledTask, as_it_is, find_bundled, open_bundle, read_tasks
+from exporters.bundle import (
+    MODEL,
+    TOKENIZER,
+    BundleCard,
+    BundledTask,
+    RowInput,
+    as_it_is,
+    find_bundled,
+    open_bundle,
+    read_tasks,
+)
 from harness.decode import decode, locate
 from harness.features import Feature, TextEncoder, pad
 
@@ -48,6 +58,19 @@ class Question(NamedTuple):
 
 Asked = Question | tuple[str, Example]
 """A question; its language may be left out."""
+
+
+class Row(NamedTuple):
+    """A row of a batch. What asks the same of the same pieces shares one.
+
+    Attributes:
+        number: what the graph knows its task by. feature: its pieces.
+        asked: by which rows of which place.
+    """
+
+    number: int
+    feature: Feature
+    asked: list[tuple[Place, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,12 +210,17 @@ class Session:
             for place in examples
             for features in [self._features(place[0], examples[place])]
         }
-        rows = [(place, index, row) for place, encoded in results.items() for index, row in enumerate(encoded.features)]
-        rows.sort(key=lambda row: len(row[2]))
-        for batch in split([len(row) for _, _, row in rows], TOKENS_A_BATCH):
-            part = rows[batch]
-            outputs = self._run_batch([(place, feature) for place, _, feature in part])
-            for (place, index, _), output in zip(part, outputs, strict=True):
+        rows: dict[tuple[int, bytes, bytes], Row] = {}
+        for (name, language), encoded in results.items():
+            task = self._task(name)
+            number = task.languages.get(language, task.task_id)
+            for index, feature in enumerate(encoded.features):
+                same = number, feature.input_ids.tobytes(), feature.type_ids.tobytes()
+                row = rows.setdefault(same, Row(number, feature, []))
+                row.asked.append(((name, language), index))
+        ordered = sorted(rows.values(), key=lambda row: len(row.feature))
+        for batch in split([len(row.feature) for row in ordered], TOKENS_A_BATCH):
+            for place, index, output in self._run_batch(ordered[batch]):
                 results[place].outputs[index] = output
         return results
 
@@ -200,31 +228,31 @@ class Session:
         task = self._task(name)
         return self._encoders[task.max_positions].features(task.card, examples)
 
-    def _run_batch(self, rows: Sequence[tuple[Place, Feature]]) -> list[Floats]:
-        padded = pad([feature for _, feature in rows], self._card.pad_id)
-        tasks = [self._tasks[name] for (name, _), _ in rows]
-        languages = [language for (_, language), _ in rows]
-        ids = [task.languages.get(language, task.task_id) for task, language in zip(tasks, languages, strict=True)]
+    def _run_batch(self, rows: Sequence[Row]) -> Iterator[tuple[Place, int, Floats]]:
+        padded = pad([row.feature for row in rows], self._card.pad_id)
         feeds = {
             "input_ids": padded.input_ids,
             "lengths": padded.lengths,
-            "task_id": np.array(ids, np.int64),
+            "task_id": np.array([row.number for row in rows], np.int64),
         }
         if self._card.token_types:
             feeds["token_type_ids"] = padded.type_ids
-        asked: dict[str, list[int]] = {name: [] for name in self._card.row_inputs}
-        for number, task in enumerate(tasks):
-            asked[self._card.rows_of(task)].append(number)
-        feeds |= {name: np.array(numbers, np.int64) for name, numbers in asked.items()}
-        names = sorted({task.output for task in tasks})
-        results = dict(zip(names, self._runtime.run(names, feeds | self._fed), strict=True))
-        place_of = {number: place for numbers in asked.values() for place, number in enumerate(numbers)}
-        outputs: list[Floats] = []
-        for number, (task, (_, feature)) in enumerate(zip(tasks, rows, strict=True)):
-            output = results[task.output][place_of[number]]
-            real = output[: len(feature), : task.columns] if output.ndim == 2 else output[: task.columns]
-            outputs.append(real.copy())  # a view would keep the whole batch alive
-        return outputs
+        read: dict[RowInput, dict[int, int]] = {name: {} for name in self._card.row_inputs}  # row -> row of the output
+        names: set[str] = set()
+        for number, row in enumerate(rows):
+            for task in (self._tasks[name] for (name, _), _ in row.asked):
+                names.add(task.output)
+                there = read[self._card.rows_of(task)]
+                there.setdefault(number, len(there))
+        feeds |= {name: np.array(list(there), np.int64) for name, there in read.items()}
+        results = dict(zip(sorted(names), self._runtime.run(sorted(names), feeds | self._fed), strict=True))
+        for number, row in enumerate(rows):
+            for place, index in row.asked:
+                task = self._tasks[place[0]]
+                output = results[task.output][read[self._card.rows_of(task)][number]]
+                columns = slice(task.first_column, task.first_column + task.columns)
+                real = output[: len(row.feature), columns] if output.ndim == 2 else output[columns]
+                yield place, index, real.copy()  # a view would keep the whole batch alive
 
     def _decode(self, name: str, language: str, examples: Sequence[Example], encoded: Encoded) -> list[Answer]:
         card, task = self.tasks[name], self._tasks[name]
