@@ -39,6 +39,10 @@ ONE_FILE = 2**31 - 2**24
 
 ROWS_A_BATCH = 16
 
+NMT_DROPPED = "\x01-\x08\x0b\x0e-\x1f\x7f\x8f\x9f"
+NMT_SPACES = "\t\n\x0c\r\u1680\u200b-\u200f\u2028\u2029\u2581\ufeff\ufffd"
+"""Characters that the step Nmt of the library tokenizers drops, and those that it makes spaces of."""
+
 ARCHITECTURES: Mapping[Kind, str] = {
     Kind.CLASSIFICATION: "ForSequenceClassification",
     Kind.REGRESSION: "ForSequenceClassification",
@@ -119,7 +123,7 @@ def write_folder(folder: Path, contents: Contents) -> None:
     folder.mkdir()
     one_file = contents.graph.backbone.bytes < ONE_FILE
     _write_graph(folder, contents.graph, one_file)
-    write_atomic(folder / TOKENIZER, contents.tokenizer)
+    write_atomic(folder / TOKENIZER, _plain_tokenizer(contents.tokenizer))
     config = _config(contents)
     if not one_file:
         config["transformers.js_config"] = {"use_external_data_format": True}
@@ -218,6 +222,22 @@ def _tokenizer_config(contents: Contents) -> dict[str, Any]:
             "tokenize_chinese_chars": normalizer["handle_chinese_chars"],
         }
     return config
+
+
+def _plain_tokenizer(content: str) -> str:
+    """tokenizer.json with the step Nmt (control characters) spelled out, which Transformers.js does not know."""
+    raw = json.loads(content)
+    normalizer = raw["normalizer"] or {}
+    steps = normalizer["normalizers"] if normalizer.get("type") == "Sequence" else [normalizer]
+    if not any(step.get("type") == "Nmt" for step in steps):
+        return content
+    spelled = [
+        {"type": "Replace", "pattern": {"Regex": f"[{characters}]"}, "content": by}
+        for characters, by in ((NMT_DROPPED, ""), (NMT_SPACES, " "))
+    ]
+    plain = [part for step in steps for part in (spelled if step.get("type") == "Nmt" else [step])]
+    raw["normalizer"] = {"type": "Sequence", "normalizers": plain}
+    return json.dumps(raw, ensure_ascii=False)
 
 
 def _piece(tokenizer: Tokenizer, number: int | None) -> str | None:

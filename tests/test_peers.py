@@ -1,0 +1,164 @@
+"""Exported folders in Optimum, sentence-transformers and Transformers.js, beside PyTorch; run by `tox -e peers`."""
+
+import json
+import os
+import shutil
+import subprocess
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from bundles import tiny_manifest
+
+from benchmarks.records import Example
+from benchmarks.registry import find_suite
+from benchmarks.results import write_model
+from benchmarks.task import Kind, TaskCard
+from exporters.export import export_folders
+from harness.backbone import load_backbone
+from harness.config import RunConfig, save_config
+from harness.decode import decode
+from harness.device import find_device
+from harness.evaluate import compute
+from harness.features import Feature, TextEncoder
+from harness.model import PromptedModel
+from harness.placement import Placement
+from harness.sharing import PromptBank
+from harness.store import save_weights
+
+HERE = Path(__file__).parent / "peers"
+ROWS = 6
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Rows of one folder, and what PyTorch gives for each: without padding, and as an answer."""
+
+    folder: Path
+    card: TaskCard
+    examples: Sequence[Example]
+    features: Sequence[Feature]
+    outputs: Sequence[np.ndarray]
+    answers: Sequence[Any]
+
+    def request(self, side: str) -> dict[str, Any]:
+        rows = [{"text": example.text, "pair": example.text_pair} for example in self.examples]
+        if self.card.kind is Kind.CHOICE:
+            rows = [{"text": [e.text] * len(e.choices), "pair": list(e.choices)} for e in self.examples]
+        if self.card.kind is Kind.TAGGING:
+            rows = [{"tokens": list(example.tokens)} for example in self.examples]
+        return {"folder": str(self.folder), "kind": self.card.kind.value, "side": side, "rows": rows}
+
+
+@pytest.fixture(scope="module")
+def peers() -> Path:
+    """The folder with `bin/python` that has Optimum, and `node_modules` that has Transformers.js."""
+    if "POLYPROMPT_PEERS" not in os.environ:
+        pytest.skip("needs other tools in environments of their own: tox -e peers")
+    return Path(os.environ["POLYPROMPT_PEERS"])
+
+
+@pytest.fixture(scope="module", params=["minilm-l6-en", "e5-small-multilingual"])
+def asked(request: pytest.FixtureRequest, peers: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Asked]:
+    """Every kind of task of the demo suite with random prompts and heads on a real encoder, exported."""
+    folder = tmp_path_factory.mktemp("peers")
+    cards = [task.card for task in find_suite("demo").tasks]
+    backbone = load_backbone(request.param)
+    torch.manual_seed(4)
+    shape = (1, backbone.layers, 2, backbone.heads, 5, backbone.head_dim)
+    bank = PromptBank(torch.randn(shape), {"": 0}, Placement(layers=tuple(range(backbone.layers))))
+    config = RunConfig(suite=["demo"], languages=["en", "de"], backbone=request.param)
+    model = PromptedModel(backbone, bank, cards, config.pooling).eval()
+    for head in model.heads.values():
+        torch.nn.init.normal_(head.weight, std=0.3)
+    run = folder / "run"
+    save_config(config, run / "config.toml")
+    write_model(run / "manifest.json", tiny_manifest(model, cards))
+    save_weights(model, run)
+    export_folders(run, folder / "out", atol=1e-4, rows=2)
+    encoder = TextEncoder(backbone.tokenizer, backbone.pad_id, backbone.token_types, model.max_positions)
+    return [ask(folder / "out" / card.name, card, model, encoder) for card in cards]
+
+
+def ask(folder: Path, card: TaskCard, model: PromptedModel, encoder: TextEncoder) -> Asked:
+    task = next(task for task in find_suite("demo").tasks if task.card == card)
+    examples = task.source.read(card, "test", "de", None).examples[:ROWS]
+    features = encoder.features(card, examples)
+    outputs = partial(compute, model, device=find_device("fp32", cpu=True))(card, features)
+    if card.kind is Kind.RETRIEVAL:
+        return Asked(folder, card, examples, features, outputs, outputs)
+    found = decode(card, examples, features, outputs)
+    # Other tools do not know when there is no answer: what they give is the best one.
+    values = [row.best if card.kind is Kind.SPAN else row.value for row in found]
+    return Asked(folder, card, examples, features, outputs, values)
+
+
+def answered(command: list[str | Path], requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, input=json.dumps(requests), capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
+def letters(text: str) -> str:
+    """What pieces of a vocabulary without case and accents keep of a text, without the spaces between them."""
+    plain = unicodedata.normalize("NFD", text.lower())
+    return "".join(letter for letter in plain if not letter.isspace() and not unicodedata.combining(letter))
+
+
+def check(asked: Asked, logits: list[Any], answers: list[Any], exact: bool) -> None:
+    """Compare a tool's logits and answers.
+
+    Args:
+        exact: answers of span extraction are pieces of the context; else they were put together from pieces.
+    """
+    kind, name = asked.card.kind, asked.card.name
+    wanted = list(asked.outputs)
+    if kind is Kind.CHOICE:
+        logits = [[score] for row in logits for score in row]
+    for mine, theirs in zip(logits, wanted, strict=True):
+        np.testing.assert_allclose(np.array(mine), theirs, rtol=0, atol=1e-4, err_msg=name)
+    if not answers:
+        return
+    if kind is Kind.TAGGING:
+        for feature, tags, found in zip(asked.features, asked.answers, answers, strict=True):
+            said = [found.get(str(place)) for place in feature.positions]
+            assert said == [tags[word] for word in feature.words], name
+    elif kind is Kind.SPAN and not exact:
+        assert [letters(text) for text in answers] == [letters(text) for text in asked.answers], name
+    elif kind in (Kind.REGRESSION, Kind.RETRIEVAL):
+        np.testing.assert_allclose(np.array(answers), np.array(asked.answers), rtol=0, atol=1e-4, err_msg=name)
+    else:
+        assert answers == asked.answers, name
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_optimum_and_sentence_transformers(asked: list[Asked], side: str, peers: Path) -> None:
+    python = peers / "bin" / "python"
+    there = python.exists() and subprocess.run([python, "-c", "import optimum.onnxruntime"], capture_output=True)
+    if not there or there.returncode:
+        pytest.skip(f"{python} has no Optimum: it could not be installed")
+    found = answered([python, HERE / "optimum_answers.py"], [one.request(side) for one in asked])
+    for one, answer in zip(asked, found, strict=True):
+        check(one, answer["logits"], answer["answers"], exact=True)
+        assert answer["answers"] or one.card.kind is Kind.CHOICE
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_transformers_js(asked: list[Asked], side: str, peers: Path) -> None:
+    modules = peers / "node_modules"
+    if shutil.which("node") is None or not (modules / "@huggingface").is_dir():
+        pytest.skip("needs node and npm packages, which could not be installed")
+    known = [one for one in asked if one.card.kind is not Kind.CHOICE]  # it has no multiple choice
+    found = answered(["node", HERE / "transformers_answers.mjs", modules], [one.request(side) for one in known])
+    for one, answer in zip(known, found, strict=True):
+        check(one, answer["logits"], answer["answers"], exact=False)
+        assert answer["answers"] or one.card.kind is Kind.REGRESSION  # its pipeline makes probabilities of numbers
