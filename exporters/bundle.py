@@ -149,6 +149,63 @@ class Parity(BaseModel):
         return self.model_copy(update={"tasks": {name: part for name, part in self.tasks.items() if name not in names}})
 
 
+class KeptPieces(BaseModel):
+    """What trimming keeps of the dev rows of a language, over all tasks.
+
+    Attributes:
+        pieces: running pieces of the rows, with the whole vocabulary.
+        kept: share of them whose piece is kept, 0..1.
+        new_text: the same if these rows had not been among those that pieces were chosen by, 0..1: what other text
+            of this kind may expect.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    pieces: int
+    kept: float
+    new_text: float
+
+
+class TrimmedScore(BaseModel):
+    """What trimming does to the score of a task in a language.
+
+    Attributes:
+        split: "dev", or the reported one where there is no dev. rows: how many were scored.
+        changed: rows among them with a piece that was left out.
+        metric: the task's main one. full, trimmed: its value with both vocabularies, in points.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    split: str
+    rows: int
+    changed: int
+    metric: str
+    full: float
+    trimmed: float
+
+
+class VocabularyReport(BaseModel):
+    """What `exporters.trimming` kept of a vocabulary, and what that costs.
+
+    Attributes:
+        languages, texts: what the pieces were chosen by; of texts the names of the files.
+        pieces: how many are kept. of: rows of the whole word embeddings.
+        saved_bytes: of the word embeddings in fp32.
+        coverage: language -> share of running pieces. scores: task -> language -> scores.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    languages: list[str]
+    texts: list[str]
+    pieces: int
+    of: int
+    saved_bytes: int
+    coverage: dict[str, KeptPieces]
+    scores: dict[str, dict[str, TrimmedScore]]
+
+
 class BundleCard(BaseModel):
     """bundle.json: everything about a bundle but its tensors.
 
@@ -164,6 +221,7 @@ class BundleCard(BaseModel):
         tasks: all of them.
         files: name -> size and hash of every other file.
         parity: agreement with PyTorch on real rows; None only while an export is under way.
+        vocabulary: what trimming left of it; None: it is whole.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -185,6 +243,7 @@ class BundleCard(BaseModel):
     tasks: list[BundledTask]
     files: dict[str, StoredFile] = {}
     parity: Parity | None = None
+    vocabulary: VocabularyReport | None = Field(default=None, exclude_if=lambda report: report is None)
 
     def rows_of(self, task: BundledTask) -> RowInput:
         """The input of the graph in which the rows of a task are named."""

@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,13 +14,14 @@ import numpy as np
 from tabulate import tabulate
 
 from benchmarks import data
+from benchmarks.choice import comma_list
 from benchmarks.errors import PolypromptError, run_command
 from benchmarks.own.python import refuse_python
 from benchmarks.records import Example
 from benchmarks.registry import find_task, own_suites
 from benchmarks.results import Manifest, read_model, write_model
 from benchmarks.task import Task, TaskCard
-from exporters.bundle import CARD, BundleCard, Form, complete_or_absent, write_bundle
+from exporters.bundle import CARD, BundleCard, Form, VocabularyReport, complete_or_absent, write_bundle
 from exporters.graph import Blueprint, Graph, build_graph
 from exporters.layout import CARD as FOLDERS
 from exporters.layout import Contents, FolderCard, FoldersCard, TaskFolder, write_folder
@@ -29,6 +31,7 @@ from exporters.store import remember
 from exporters.tasks import Prompt, Tensors, task_tensors
 from exporters.together import side_by_side
 from exporters.trained import Known, Trained, frozen_layers, threshold_of
+from exporters.trimming import EVERYTHING, SCORED, Keep, trim_model, trimming_report
 from exporters.verify import Sample, verify
 from exporters.weights import EncoderWeights, read_weights
 from harness.config import RunConfig, load_config
@@ -57,6 +60,7 @@ def export(
     rows: int = 32,
     task_files: Sequence[Path] | None = None,
     form: Form = Form.MIXED,
+    keep: Keep = EVERYTHING,
 ) -> BundleCard:
     """Write the bundle of a run.
 
@@ -66,14 +70,15 @@ def export(
         rows: examples of each task that are compared, spread over its languages.
         task_files: the task files of the run; None: those that it names, if they are no Python.
         form: what a row is answered for.
+        keep: what the vocabulary is trimmed to.
 
     Raises:
         PolypromptError: the run cannot be read or exported, its data is gone, or the outputs differ; `out` is
             then as it was.
     """
-    manifest, model, samples = _open(run, rows, task_files)
+    manifest, model, samples, vocabulary = _open(run, rows, task_files, keep)
     graph, tensors = graph_of(model), tensors_of(model, manifest.tasks)
-    card = describe(model, manifest)
+    card = describe(model, manifest).model_copy(update={"vocabulary": vocabulary})
     if form is Form.ALL:
         tasks, tensors = side_by_side(card.tasks, tensors)
         card = card.model_copy(update={"form": form, "tasks": tasks})
@@ -88,18 +93,23 @@ def export(
 
 
 def export_folders(
-    run: Path, out: Path, atol: float = ATOL, rows: int = 32, task_files: Sequence[Path] | None = None
+    run: Path,
+    out: Path,
+    atol: float = ATOL,
+    rows: int = 32,
+    task_files: Sequence[Path] | None = None,
+    keep: Keep = EVERYTHING,
 ) -> FoldersCard:
     """Write a run as one ordinary folder a task; a language with a prompt of its own gets a folder of its own too.
 
     Args:
-        run, atol, rows, task_files: as for `export`.
+        run, atol, rows, task_files, keep: as for `export`.
         out: folder of the folders; an older one there is replaced.
 
     Raises:
         PolypromptError: as `export`.
     """
-    manifest, model, samples = _open(run, rows, task_files)
+    manifest, model, samples, vocabulary = _open(run, rows, task_files, keep)
     known = Trained.of_model(model, manifest.tasks).known
     original = partial(compute, model, device=find_device("fp32", cpu=True))
     folders: dict[str, FolderCard] = {}
@@ -121,17 +131,25 @@ def export_folders(
             engine=engine,
             atol=atol,
             folders=folders,
+            vocabulary=vocabulary,
         )
         write_model(folder / FOLDERS, card)
     return card
 
 
-def _open(run: Path, rows: int, task_files: Sequence[Path] | None) -> tuple[Manifest, PromptedModel, dict[str, Sample]]:
-    """A run: what it says of itself, its model, and real rows of its tasks."""
+def _open(
+    run: Path, rows: int, task_files: Sequence[Path] | None, keep: Keep
+) -> tuple[Manifest, PromptedModel, dict[str, Sample], VocabularyReport | None]:
+    """A run: what it says of itself, its model, real rows of its tasks, and what trimming left of the vocabulary."""
     manifest = read_model(run / "manifest.json", Manifest)
     config = load_config(run / "config.toml")
     model = load_run(run)
-    return manifest, model, samples_of(run, config, manifest, rows, task_files)
+    samples = samples_of(run, config, manifest, rows, task_files)
+    if not keep:
+        return manifest, model, samples, None
+    own = own_suites(config.task_file if task_files is None else task_files)
+    tasks = [replace(find_task(card.name, own), card=card) for card in manifest.tasks]
+    return manifest, model, samples, trim_model(model, config, manifest, tasks, keep)
 
 
 def beside(out: Path) -> list[Path]:
@@ -270,6 +288,8 @@ def _report(card: BundleCard, out: Path, seconds: float) -> str:
     table = tabulate(
         lines, headers=headers, disable_numparse=True, colalign=("left", "right", "left", "right", "right")
     )
+    if card.vocabulary is not None:
+        table += f"\n\n{trimming_report(card.vocabulary)}"
     sizes = ", ".join(f"{name} {_size(file.bytes)}" for name, file in card.files.items())
     return (
         f"{table}\n\n{out}: {len(card.tasks)} tasks, {sizes}\n"
@@ -292,6 +312,8 @@ def _report_folders(card: FoldersCard, out: Path, seconds: float) -> str:
     headers = ("folder", "rows", "languages", "largest difference", "equal predictions")
     sides = ("left", "right", "left", "right", "right")
     table = tabulate(lines, headers=headers, disable_numparse=True, colalign=sides)
+    if card.vocabulary is not None:
+        table += f"\n\n{trimming_report(card.vocabulary)}"
     return (
         f"{table}\n\n{out}: {len(card.folders)} folders, checked against PyTorch on real rows, padded on both sides "
         f"(allowed difference {card.atol:g}), {card.engine}, {seconds:.1f} s"
@@ -331,18 +353,44 @@ def main() -> int:
         metavar="FILE",
         help="the run's task file, where it moved or is code",
     )
+    parser.add_argument(
+        "--keep-languages",
+        type=comma_list,
+        default=[],
+        metavar="CODES",
+        help="trim the vocabulary to what the run's rows in these languages use, e.g. en,de,fr",
+    )
+    parser.add_argument(
+        "--keep-from",
+        type=Path,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FILE",
+        help="trim the vocabulary to what these texts (UTF-8, plain or .gz) use; with --keep-languages: to both",
+    )
+    parser.add_argument(
+        "--score-rows",
+        type=int,
+        default=SCORED,
+        metavar="N",
+        help="trimming: dev rows of each task and language that are scored before and after (default: %(default)s)",
+    )
     parser.add_argument("--json", action="store_true", help="print bundle.json or folders.json, not a table")
     options = parser.parse_args()
     if options.rows < 1:
         raise PolypromptError(f"--rows {options.rows}: at least 1 is needed, an unchecked export is not written")
+    if options.score_rows < 1:
+        raise PolypromptError(f"--score-rows {options.score_rows}: at least 1 is needed")
+    keep = Keep(options.keep_languages, options.keep_from, options.score_rows)
     out = options.out or options.run / LAYOUTS[options.layout]
     start = time.perf_counter()
     if options.layout == "transformers":
-        folders = export_folders(options.run, out, options.atol, options.rows, options.task_file)
+        folders = export_folders(options.run, out, options.atol, options.rows, options.task_file, keep)
         seconds = time.perf_counter() - start
         print(folders.model_dump_json(indent=2) if options.json else _report_folders(folders, out, seconds))
         return 0
-    card = export(options.run, out, options.atol, options.rows, options.task_file, options.form)
+    card = export(options.run, out, options.atol, options.rows, options.task_file, options.form, keep)
     print(card.model_dump_json(indent=2) if options.json else _report(card, out, time.perf_counter() - start))
     return 0
 

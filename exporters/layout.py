@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from tokenizers import Tokenizer
 
 from benchmarks.errors import PolypromptError
@@ -22,7 +22,7 @@ from benchmarks.files import write_atomic
 from benchmarks.records import Example
 from benchmarks.results import BackboneCard
 from benchmarks.task import Kind, TaskCard
-from exporters.bundle import MODEL, TOKENIZER, TaskParity
+from exporters.bundle import MODEL, TOKENIZER, TaskParity, VocabularyReport
 from exporters.graph import Graph
 from exporters.session import Encoded, Floats, Place
 from exporters.single import DATA
@@ -75,7 +75,7 @@ class FoldersCard(BaseModel):
     Attributes:
         run, method: where they come from. backbone: the encoder.
         engine: name and version of the runtime that was compared. atol: largest absolute difference that was allowed.
-        folders: by name.
+        folders: by name. vocabulary: what trimming left of it; None: it is whole.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -88,6 +88,7 @@ class FoldersCard(BaseModel):
     engine: str
     atol: float
     folders: dict[str, FolderCard]
+    vocabulary: VocabularyReport | None = Field(default=None, exclude_if=lambda report: report is None)
 
 
 @dataclass(frozen=True)
