@@ -98,7 +98,7 @@ def trim_model(
     """
     places = _places(config, tasks, keep)
     tokenizer = Tokenizer.from_str(model.backbone.tokenizer.to_str())
-    uncut = _encoder(model, manifest, ENDLESS)
+    uncut = _encoder(model.backbone, ENDLESS, {})
     used = _count(tokenizer, _ids_of_texts(tokenizer, keep.texts))
     elsewhere = used.copy()
     coverage: dict[str, Counts] = {}
@@ -118,11 +118,12 @@ def trim_model(
     rows = {place: _labelled(config, place, keep.rows) for place in places if place.measured}
     rows = {place: split for place, split in rows.items() if split.examples}
     with Screen().bar("scores, whole and trimmed", 2 * len(rows)) as bar:
-        whole = _encoder(model, manifest, model.max_positions)
+        whole = _encoder(model.backbone, model.max_positions, _masks(model, manifest))
         full = _scores(model, manifest, whole, rows, bar)
         changed = {place: _changed(whole, place.task.card, split, trimmed.kept) for place, split in rows.items()}
         _shrink(model.backbone, trimmed)
-        after = _scores(model, manifest, _encoder(model, manifest, model.max_positions), rows, bar)
+        small = _encoder(model.backbone, model.max_positions, _masks(model, manifest))
+        after = _scores(model, manifest, small, rows, bar)
     scores: dict[str, dict[str, TrimmedScore]] = {}
     for place, (metric, value) in full.items():
         scores.setdefault(place.task.name, {})[place.language] = TrimmedScore(
@@ -232,13 +233,15 @@ def _labelled(config: RunConfig, place: _Place, limit: int) -> Split:
     return split if any(example.gold is not None for example in split.examples) else Split(())
 
 
-def _encoder(model: PromptedModel, manifest: Manifest, longest: int) -> TextEncoder:
+def _encoder(backbone: Backbone, longest: int, masks: Mapping[str, int]) -> TextEncoder:
     """Of the vocabulary as it is now, for rows of so many pieces."""
-    backbone = model.backbone
-    asked = HeadKind.LINEAR if model.readout is None else model.readout.kind
     tokenizer = Tokenizer.from_str(backbone.tokenizer.to_str())  # of its own: the encoder sets its truncation
-    masks = mask_pieces(asked, backbone, manifest.tasks)
     return TextEncoder(tokenizer, backbone.pad_id, backbone.token_types, longest, masks)
+
+
+def _masks(model: PromptedModel, manifest: Manifest) -> dict[str, int]:
+    asked = HeadKind.LINEAR if model.readout is None else model.readout.kind
+    return mask_pieces(asked, model.backbone, manifest.tasks)
 
 
 def _needed(model: PromptedModel) -> set[int]:

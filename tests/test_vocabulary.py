@@ -19,12 +19,13 @@ from benchmarks.records import Example
 from benchmarks.registry import find_suite, find_task
 from benchmarks.scoring import score
 from benchmarks.task import Kind
-from exporters.bundle import open_bundle
+from exporters.bundle import VocabularyReport, open_bundle
 from exporters.session import Session
 from exporters.vocabulary import trim
 from harness import run
 from harness.backbone import load_backbone
 from harness.data import _part
+from harness.features import TextEncoder
 
 LANGUAGES = ("en", "ar", "de", "el", "es", "hi", "ru", "zh")
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -225,6 +226,12 @@ def test_a_trimmed_bundle_answers_as_the_whole_one_does(finished: Path, command,
         assert status == 0, error
     whole, small = Session(tmp_path / "whole", threads=1), Session(tmp_path / "small", threads=1)
     before, card = open_bundle(tmp_path / "whole"), open_bundle(tmp_path / "small")
+    encoders = [
+        TextEncoder(
+            Tokenizer.from_file(str(tmp_path / name / "tokenizer.json")), bundle.pad_id, bundle.token_types, 160
+        )
+        for name, bundle in (("whole", before), ("small", card))
+    ]
     report = card.vocabulary
     assert report is not None
     assert before.vocabulary is None
@@ -239,9 +246,7 @@ def test_a_trimmed_bundle_answers_as_the_whole_one_does(finished: Path, command,
         }["word"]
         for name in ("whole", "small")
     ]
-    vocabularies = [
-        Tokenizer.from_file(str(tmp_path / name / "tokenizer.json")).get_vocab() for name in ("whole", "small")
-    ]
+    vocabularies = [tokenizer.get_vocab() for tokenizer in tokenizers]
     assert (report.of, report.pieces) == (len(tensors[0]), len(tensors[1]))
     assert len(vocabularies[1]) == report.pieces < 0.8 * report.of
     assert report.saved_bytes == tensors[0].nbytes - tensors[1].nbytes
@@ -261,13 +266,13 @@ def test_a_trimmed_bundle_answers_as_the_whole_one_does(finished: Path, command,
                 Example(row.id, row.text, row.text_pair, row.choices or rows.candidates[:9], row.tokens)
                 for row in rows.examples[:40]
             ]
-            features = [session._encoder.features(task.card, examples) for session in (whole, small)]
+            features = [encoder.features(task.card, examples) for encoder in encoders]
             asked = [
                 number
                 for number, row in enumerate(examples)
                 if all(
-                    whole._encoder.tokenizer.id_to_token(int(piece)) in vocabularies[1]
-                    for feature in whole._encoder.features(task.card, [row, *_candidates(row)])
+                    encoders[0].tokenizer.id_to_token(int(piece)) in vocabularies[1]
+                    for feature in encoders[0].features(task.card, [row, *_candidates(row)])
                     for piece in feature.input_ids
                 )
             ]
@@ -276,14 +281,14 @@ def test_a_trimmed_bundle_answers_as_the_whole_one_does(finished: Path, command,
                 assert len(asked) == len(examples)
                 for one, two in zip(*features, strict=True):
                     tokens = [
-                        [session._encoder.tokenizer.id_to_token(int(piece)) for piece in row.input_ids]
-                        for session, row in ((whole, one), (small, two))
+                        [encoder.tokenizer.id_to_token(int(piece)) for piece in row.input_ids]
+                        for encoder, row in zip(encoders, (one, two), strict=True)
                     ]
                     assert tokens[0] == tokens[1]
             questions = [(task.card.name, examples[number], language) for number in asked]
             assert small.answer(questions) == whole.answer(questions)
     assert lost > 0
-    check_report(report, whole, small, vocabularies[1])
+    check_report(report, whole, small, encoders[0], vocabularies[1])
     assert "pieces kept" in output
     assert all(f"{code} " in output for code in report.coverage)
 
@@ -293,12 +298,13 @@ def _candidates(row: Example) -> list[Example]:
     return [Example("", choice, choices=row.choices) for choice in row.choices]
 
 
-def check_report(report, whole: Session, small: Session, vocabulary: dict[str, int]) -> None:
+def check_report(
+    report: VocabularyReport, whole: Session, small: Session, encoder: TextEncoder, vocabulary: dict[str, int]
+) -> None:
     """Shares counted by hand, scores by the sessions."""
     assert (report.languages, report.texts) == (["de", "ru"], ["more.txt"])
     assert set(report.coverage) == {"en", "de", "ru", "zh"}
-    encoder = whole._encoder
-    encoder.tokenizer.no_truncation()
+    encoder.max_positions = 10_000
     for language, shares in report.coverage.items():
         total = kept = 0
         for name, card in whole.tasks.items():
@@ -307,7 +313,6 @@ def check_report(report, whole: Session, small: Session, vocabulary: dict[str, i
                 continue
             rows = source.read(card, "dev" if source.has("dev", language) else "test", language, None)
             long = card.model_copy(update={"max_length": 10_000})
-            encoder.max_positions = 10_000
             for row in encoder.features(long, [*rows.examples, *(Example("", text) for text in rows.candidates)]):
                 pieces = [encoder.tokenizer.id_to_token(int(number)) for number in row.input_ids]
                 pieces = [piece for piece in pieces if piece not in ("[CLS]", "[SEP]")]
@@ -316,7 +321,6 @@ def check_report(report, whole: Session, small: Session, vocabulary: dict[str, i
         assert (shares.pieces, shares.kept) == (total, pytest.approx(kept / total))
         assert shares.kept == 1 if language in ("de", "ru") else 0.2 < shares.kept < 1 or language == "zh"
         assert shares.new_text <= shares.kept
-    encoder.max_positions = 160
     for name, languages in report.scores.items():
         card, task = whole.tasks[name], find_task(name)
         for language, row in languages.items():
