@@ -226,11 +226,10 @@ def test_a_trimmed_bundle_answers_as_the_whole_one_does(finished: Path, command,
         assert status == 0, error
     whole, small = Session(tmp_path / "whole", threads=1), Session(tmp_path / "small", threads=1)
     before, card = open_bundle(tmp_path / "whole"), open_bundle(tmp_path / "small")
+    tokenizers = [Tokenizer.from_file(str(tmp_path / name / "tokenizer.json")) for name in ("whole", "small")]
     encoders = [
-        TextEncoder(
-            Tokenizer.from_file(str(tmp_path / name / "tokenizer.json")), bundle.pad_id, bundle.token_types, 160
-        )
-        for name, bundle in (("whole", before), ("small", card))
+        TextEncoder(tokenizer, bundle.pad_id, bundle.token_types, 160)
+        for tokenizer, bundle in zip(tokenizers, (before, card), strict=True)
     ]
     report = card.vocabulary
     assert report is not None
