@@ -46,9 +46,10 @@ class Table:
 
         def made(name: str) -> Tensor:
             table = part("distance").weight[: 2 * distances.span]
-            if distances.normed:
-                table = part("distance_norm")(table)
-            mapped = part(name if distances.shared else f"distance_{name}")(table) * distances.scaling
+            with torch.autocast(table.device.type, enabled=False):  # rounded once, at the end
+                if distances.normed:
+                    table = part("distance_norm")(table)
+                mapped = part(name if distances.shared else f"distance_{name}")(table) * distances.scaling
             return mapped.unflatten(1, (heads, -1)).transpose(0, 1).contiguous().to(precision)
 
         keys, queries = (made(n) if p in distances.parts else None for n, p in (("key", "c2p"), ("query", "p2c")))
