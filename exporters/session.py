@@ -123,6 +123,8 @@ class Session:
     def refresh(self) -> None:
         """Answer for the tasks that the bundle has now; the graph and the encoder's weights stay loaded.
 
+        No other thread may ask in this moment.
+
         Raises:
             PolypromptError: the bundle is damaged, or it has another graph or encoder than the one that is loaded.
         """
