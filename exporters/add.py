@@ -27,12 +27,11 @@ from exporters.bundle import (
     replace_tasks,
     tasks_file,
 )
-from exporters.export import ATOL, samples_of
+from exporters.export import ATOL, MAX_DROP, ROWS, SCORED_ROWS, samples_of
 from exporters.graph import OUTPUTS, Blueprint
-from exporters.session import Session
 from exporters.tasks import Readout, Tensors
 from exporters.trained import Trained, frozen_layers
-from exporters.verify import Sample, verify
+from exporters.verify import Sample, verify_engines
 from exporters.weights import Floats, Linear, Norm
 from harness.config import load_config
 from harness.device import find_device
@@ -48,7 +47,7 @@ def add(
     run: Path,
     names: Mapping[str, str] | None = None,
     atol: float = ATOL,
-    rows: int = 32,
+    rows: int | None = None,
     task_files: Sequence[Path] | None = None,
 ) -> tuple[list[BundledTask], float]:
     """Add all tasks of a run.
@@ -58,7 +57,7 @@ def add(
         run: a finished run over the same encoder.
         names: name in the run -> name in the bundle, where it is another one.
         atol: largest absolute difference of any output value on real rows.
-        rows: examples of each task that are compared; 0: none.
+        rows: examples of each task that are compared; 0: none; None: as `exporters.export.export`.
         task_files: as in `exporters.export.export`.
 
     Returns:
@@ -75,10 +74,14 @@ def add(
         tasks, tensors = fitted(bundle, card, trained, manifest, names or {})
         new = card.model_copy(update={"tasks": [*card.tasks, *tasks]})
         seconds = time.perf_counter() - began
+        if rows is None:
+            rows = ROWS if card.precision == "fp32" else SCORED_ROWS
         if rows:
             with _trial(bundle, new, tensors) as trial:
-                parity = _compare(trial, run, tasks, samples_of(run, config, manifest, rows, task_files), atol)
-            new = new.model_copy(update={"parity": card.parity and card.parity.joined(parity)})
+                sample = samples_of(run, config, manifest, rows, task_files)
+                later = _compare(trial, run, tasks, sample, atol if card.precision == "fp32" else None)
+            parity = {name: card.parity[name].joined(later[name]) for name in card.parity if name in later}
+            new = new.model_copy(update={"parity": parity})
         began = time.perf_counter()
         replace_tasks(bundle, new, {tasks[0].file: tensors})
         return tasks, seconds + time.perf_counter() - began
@@ -86,11 +89,14 @@ def add(
 
 def compare_run(
     bundle: Path, card: BundleCard, run: Path, atol: float, rows: int, task_files: Sequence[Path] | None = None
-) -> Parity:
-    """Compare the tasks of a bundle that came from a run with it.
+) -> dict[str, Parity]:
+    """Compare the tasks of a bundle that came from a run with it, by every engine that is installed.
 
     Args:
         card: of the bundle. The others: as for `add`.
+
+    Returns:
+        Engine -> report, of those that agree.
 
     Raises:
         PolypromptError: none came from it, or the outputs differ.
@@ -100,7 +106,8 @@ def compare_run(
     if not tasks:
         came = ", ".join(dict.fromkeys(task.run for task in card.tasks))
         raise PolypromptError(f"{bundle}: no task came from the run {manifest.run}, they came from {came}")
-    return _compare(bundle, run, tasks, samples_of(run, config, manifest, rows, task_files), atol)
+    sample = samples_of(run, config, manifest, rows, task_files)
+    return _compare(bundle, run, tasks, sample, atol if card.precision == "fp32" else None)
 
 
 def fitted(
@@ -199,9 +206,9 @@ def _trial(bundle: Path, card: BundleCard, tensors: Tensors) -> Iterator[Path]:
 
 
 def _compare(
-    trial: Path, run: Path, tasks: Sequence[BundledTask], samples: Mapping[str, Sample], atol: float
-) -> Parity:
-    """The new tasks on real rows, in the bundle and in the run."""
+    trial: Path, run: Path, tasks: Sequence[BundledTask], samples: Mapping[str, Sample], atol: float | None
+) -> dict[str, Parity]:
+    """The new tasks on real rows, in the bundle and in the run, by the engines that agree."""
     model, names = load_run(run), {task.card.name: task.run_task for task in tasks}
     originals = {card.name: card for card in read_model(run / "manifest.json", Manifest).tasks}
     device = find_device("fp32", cpu=True)
@@ -209,7 +216,8 @@ def _compare(
     def reference(card: TaskCard, features: Sequence[Feature], *, language: str) -> list[Floats]:
         return compute(model, originals[names[card.name]], features, device, language=language)
 
-    return verify(Session(trial), reference, {new: samples[old] for new, old in names.items()}, atol)
+    rows = {new: samples[old] for new, old in names.items()}
+    return verify_engines(trial, reference, rows, atol, MAX_DROP)[0]
 
 
 def _parse_names(given: Sequence[str], manifest: Manifest) -> dict[str, str]:
@@ -234,7 +242,9 @@ def main() -> int:
     )
     parser.add_argument("--no-verify", action="store_true", help="do not compare with PyTorch on real rows")
     parser.add_argument("--atol", type=float, default=ATOL, help="largest difference to PyTorch (default: %(default)s)")
-    parser.add_argument("--rows", type=int, default=32, help="examples of each task to compare (default: %(default)s)")
+    parser.add_argument(
+        "--rows", type=int, help=f"examples of each task to compare (default: {ROWS}; where not in fp32 {SCORED_ROWS})"
+    )
     parser.add_argument(
         "--task-file",
         type=Path,
@@ -244,7 +254,7 @@ def main() -> int:
     )
     parser.add_argument("--json", action="store_true", help="print the new tasks as a JSON list instead of a sentence")
     options = parser.parse_args()
-    if options.rows < 1:
+    if options.rows is not None and options.rows < 1:
         raise PolypromptError(f"--rows {options.rows}: at least 1 is needed; --no-verify leaves the comparison out")
     names = _parse_names(options.name, read_model(options.run / "manifest.json", Manifest))
     rows = 0 if options.no_verify else options.rows

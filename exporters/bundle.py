@@ -24,6 +24,7 @@ from benchmarks.errors import PolypromptError
 from benchmarks.files import write_atomic
 from benchmarks.results import BackboneCard, read_model, write_model
 from benchmarks.task import TaskCard
+from exporters.engines import EngineCard
 from exporters.graph import Graph, Output
 from exporters.store import known_sha256, put
 from exporters.tasks import TASKS, Tensors, merge
@@ -112,6 +113,8 @@ class TaskParity(BaseModel):
         examples, languages: what was compared.
         difference: largest absolute difference of any output value.
         agreement: share of examples with equal predictions, 0..1.
+        original, score: the task's main metric on these examples, in points, of the original and of the bundle, as
+            means over the languages; None where they cannot be scored by themselves (retrieval, rows without labels).
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -120,29 +123,43 @@ class TaskParity(BaseModel):
     languages: list[str]
     difference: float
     agreement: float
+    original: float | None = None
+    score: float | None = None
+
+    @property
+    def drop(self) -> float:
+        """Points that are lost; without scores, of 100 answers those that changed, which bounds it."""
+        if self.original is None or self.score is None:
+            return 100 * (1 - self.agreement)
+        return self.original - self.score
 
 
 class Parity(BaseModel):
-    """What `exporters.verify` found.
+    """What `exporters.verify` found with one engine.
 
     Attributes:
-        engine: name and version of the runtime that was compared.
-        atol: largest absolute difference that was allowed.
-        difference: largest one found, over all tasks.
+        engine: what was compared.
+        atol: largest absolute difference that was allowed; None: any.
+        max_drop: most points of any task that were allowed to be lost; None: any.
+        difference: largest difference found, over all tasks. drop: most points lost by a task.
+        milliseconds: a row, on these rows, with what turns text into pieces; on the machine of the check.
         tasks: task name -> its part.
     """
 
     model_config = ConfigDict(extra="forbid")
 
-    engine: str
-    atol: float
+    engine: EngineCard
+    atol: float | None
+    max_drop: float | None
     difference: float
+    drop: float
+    milliseconds: float
     tasks: dict[str, TaskParity]
 
     def joined(self, later: Parity) -> Parity:
         """With the report on further tasks."""
-        worst = max(self.difference, later.difference)
-        return self.model_copy(update={"difference": worst, "tasks": {**self.tasks, **later.tasks}})
+        worst = {"difference": max(self.difference, later.difference), "drop": max(self.drop, later.drop)}
+        return self.model_copy(update={**worst, "tasks": {**self.tasks, **later.tasks}})
 
     def without(self, names: Collection[str]) -> Parity:
         """Of the tasks that are left."""
@@ -212,7 +229,7 @@ class BundleCard(BaseModel):
     Attributes:
         run, method: where it comes from.
         form: what a row is answered for.
-        backbone: the encoder. precision: of all tensors.
+        backbone: the encoder. precision: of its weights and of the products with them.
         placement: where the graph has room for prompts; None: nowhere.
         pooling: what linear sequence heads read. readout: what others read, see `exporters.graph.Blueprint`.
         token_types: the graph has the input `token_type_ids`.
@@ -220,7 +237,8 @@ class BundleCard(BaseModel):
         max_positions: pieces that the encoder takes.
         tasks: all of them.
         files: name -> size and hash of every other file.
-        parity: agreement with PyTorch on real rows; None only while an export is under way.
+        parity: engine, see `exporters.engines.ENGINES` -> agreement with PyTorch on real rows. Engines that do not
+            agree, or were not there, are absent; the first one is absent only while an export is under way.
         vocabulary: what trimming left of it; None: it is whole.
     """
 
@@ -232,7 +250,7 @@ class BundleCard(BaseModel):
     method: str
     form: Form = Form.MIXED
     backbone: BackboneCard
-    precision: Literal["fp32"] = "fp32"
+    precision: Literal["fp32", "fp16", "int8", "int4"] = "fp32"
     placement: Placement | None
     pooling: Pooling
     readout: HeadKind = HeadKind.LINEAR
@@ -242,7 +260,7 @@ class BundleCard(BaseModel):
     max_positions: int
     tasks: list[BundledTask]
     files: dict[str, StoredFile] = {}
-    parity: Parity | None = None
+    parity: dict[str, Parity] = {}
     vocabulary: VocabularyReport | None = Field(default=None, exclude_if=lambda report: report is None)
 
     def rows_of(self, task: BundledTask) -> RowInput:

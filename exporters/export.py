@@ -25,14 +25,14 @@ from exporters.bundle import CARD, BundleCard, Form, VocabularyReport, complete_
 from exporters.graph import Blueprint, Graph, build_graph
 from exporters.layout import CARD as FOLDERS
 from exporters.layout import Contents, FolderCard, FoldersCard, TaskFolder, write_folder
-from exporters.session import Session
+from exporters.precision import Precision, in_precision
 from exporters.single import build_single
 from exporters.store import remember
 from exporters.tasks import Prompt, Tensors, task_tensors
 from exporters.together import side_by_side
 from exporters.trained import Known, Trained, frozen_layers, threshold_of
 from exporters.trimming import EVERYTHING, SCORED, Keep, trim_model, trimming_report
-from exporters.verify import Sample, verify
+from exporters.verify import Sample, verify, verify_engines
 from exporters.weights import EncoderWeights, read_weights
 from harness.config import RunConfig, load_config
 from harness.data import load_evaluation
@@ -46,6 +46,12 @@ from harness.store import load_run
 ATOL = 1e-3
 """Default of `--atol`: more than the order of additions in fp32 can change, less than a prediction hangs on."""
 
+MAX_DROP = 1.0
+"""Default of `--max-drop`, in points."""
+
+ROWS, SCORED_ROWS = 32, 256
+"""Default of `--rows`: enough to see that two graphs compute the same; and to see a point of difference in a score."""
+
 LAYOUTS = {"bundle": "export", "transformers": "transformers"}
 """Of `--layout`: its folder in a run."""
 
@@ -57,38 +63,48 @@ def export(
     run: Path,
     out: Path,
     atol: float = ATOL,
-    rows: int = 32,
+    rows: int | None = None,
     task_files: Sequence[Path] | None = None,
     form: Form = Form.MIXED,
     keep: Keep = EVERYTHING,
+    precision: Precision = Precision.FP32,
+    max_drop: float = MAX_DROP,
+    screen: Screen | None = None,
 ) -> BundleCard:
     """Write the bundle of a run.
 
     Args:
         run: a finished run. out: folder of the bundle; an older bundle there is replaced.
-        atol: largest absolute difference of any output value on real rows.
-        rows: examples of each task that are compared, spread over its languages.
+        atol: largest absolute difference of any output value on real rows, of engines in fp32.
+        rows: examples of each task that are compared, spread over its languages; None: `ROWS` of the precision.
         task_files: the task files of the run; None: those that it names, if they are no Python.
         form: what a row is answered for.
         keep: what the vocabulary is trimmed to.
+        precision: of the frozen weights.
+        max_drop: most points that a task may lose on these rows, where weights or engine are not in fp32.
+        screen: hears of engines that do not agree.
 
     Raises:
         PolypromptError: the run cannot be read or exported, its data is gone, or the outputs differ; `out` is
             then as it was.
     """
+    rows = rows or (ROWS if precision is Precision.FP32 else SCORED_ROWS)
     manifest, model, samples, vocabulary = _open(run, rows, task_files, keep)
-    graph, tensors = graph_of(model), tensors_of(model, manifest.tasks)
-    card = describe(model, manifest).model_copy(update={"vocabulary": vocabulary})
+    graph, tensors = in_precision(graph_of(model), precision), tensors_of(model, manifest.tasks)
+    card = describe(model, manifest).model_copy(update={"precision": precision.value, "vocabulary": vocabulary})
     if form is Form.ALL:
         tasks, tensors = side_by_side(card.tasks, tensors)
         card = card.model_copy(update={"form": form, "tasks": tasks})
     with complete_or_absent(out) as folder:
         card = write_bundle(folder, card, graph, tensors, model.backbone.tokenizer.to_str(), beside(out))
         original = partial(compute, model, device=find_device("fp32", cpu=True))
-        parity = verify(Session(folder), original, samples, atol)
+        exact = atol if precision is Precision.FP32 else None
+        parity, left_out = verify_engines(folder, original, samples, exact, max_drop)
         card = card.model_copy(update={"parity": parity})
         write_model(folder / CARD, card)
     remember(out / graph.backbone.name, card.files[graph.backbone.name].sha256)
+    for sentence in left_out:
+        (screen or Screen()).say(sentence)
     return card
 
 
@@ -121,7 +137,7 @@ def export_folders(
             session = TaskFolder(folder / name, one.card, contents.mask_id if contents.masked else None)
             sample = _rows_of(one, samples[one.card.name], known)
             parity = verify(session, original, {one.card.name: sample}, atol)
-            engine = parity.engine
+            engine = f"{parity.engine.name} {parity.engine.version}"
             folders[name] = FolderCard(task=one.card.name, language=one.language, parity=parity.tasks[one.card.name])
             bar.step(name)
         card = FoldersCard(
@@ -279,22 +295,29 @@ def _spread(size: int, count: int) -> list[int]:
 
 
 def _report(card: BundleCard, out: Path, seconds: float) -> str:
-    assert card.parity is not None
     lines = [
-        (name, part.examples, " ".join(part.languages), f"{part.difference:.1e}", f"{100 * part.agreement:.1f} %")
-        for name, part in card.parity.tasks.items()
+        (
+            engine if number == 0 else "",
+            name,
+            part.examples,
+            " ".join(part.languages),
+            f"{part.difference:.1e}",
+            f"{100 * part.agreement:.1f} %",
+            *("" if points is None else f"{points:.1f}" for points in (part.original, part.score)),
+        )
+        for engine, parity in card.parity.items()
+        for number, (name, part) in enumerate(parity.tasks.items())
     ]
-    headers = ("task", "rows", "languages", "largest difference", "equal predictions")
-    table = tabulate(
-        lines, headers=headers, disable_numparse=True, colalign=("left", "right", "left", "right", "right")
-    )
+    headers = ("engine", "task", "rows", "languages", "largest difference", "equal predictions", "PyTorch", "score")
+    sides = ("left", "left", "right", "left", "right", "right", "right", "right")
+    table = tabulate(lines, headers=headers, disable_numparse=True, colalign=sides)
+    engines = [f"{name} {report.milliseconds:.2f} ms a row" for name, report in card.parity.items()]
     if card.vocabulary is not None:
         table += f"\n\n{trimming_report(card.vocabulary)}"
     sizes = ", ".join(f"{name} {_size(file.bytes)}" for name, file in card.files.items())
     return (
-        f"{table}\n\n{out}: {len(card.tasks)} tasks, {sizes}\n"
-        f"largest difference to PyTorch {card.parity.difference:.1e} (allowed {card.parity.atol:g}), "
-        f"{card.parity.engine}, {seconds:.1f} s"
+        f"{table}\n\n{out}: {len(card.tasks)} tasks, {card.precision}, {sizes}\n"
+        f"agrees with PyTorch on real rows: {', '.join(engines)}; {seconds:.1f} s"
     )
 
 
@@ -344,8 +367,31 @@ def main() -> int:
         help="of a bundle; mixed: each row is answered for its task; all: one pass answers a row for all tasks, where "
         "they share one prompt (default: %(default)s)",
     )
-    parser.add_argument("--atol", type=float, default=ATOL, help="largest difference to PyTorch (default: %(default)s)")
-    parser.add_argument("--rows", type=int, default=32, help="examples of each task to compare (default: %(default)s)")
+    parser.add_argument(
+        "--precision",
+        type=Precision,
+        default=Precision.FP32,
+        choices=list(Precision),
+        help="of a bundle's frozen weights: fp32; fp16, for GPUs; int8, faster on CPUs; int4, smallest "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--atol",
+        type=float,
+        default=ATOL,
+        help="largest difference to PyTorch of what is computed in fp32 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-drop",
+        type=float,
+        default=MAX_DROP,
+        help="most points that a task may lose by what is not computed in fp32 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--rows",
+        type=int,
+        help=f"examples of each task to compare (default: {ROWS}; where scores are compared {SCORED_ROWS})",
+    )
     parser.add_argument(
         "--task-file",
         type=Path,
@@ -378,19 +424,32 @@ def main() -> int:
     )
     parser.add_argument("--json", action="store_true", help="print bundle.json or folders.json, not a table")
     options = parser.parse_args()
-    if options.rows < 1:
+    if options.rows is not None and options.rows < 1:
         raise PolypromptError(f"--rows {options.rows}: at least 1 is needed, an unchecked export is not written")
     if options.score_rows < 1:
         raise PolypromptError(f"--score-rows {options.score_rows}: at least 1 is needed")
     keep = Keep(options.keep_languages, options.keep_from, options.score_rows)
     out = options.out or options.run / LAYOUTS[options.layout]
     start = time.perf_counter()
+    precision = Precision(options.precision)
     if options.layout == "transformers":
-        folders = export_folders(options.run, out, options.atol, options.rows, options.task_file, keep)
+        if precision is not Precision.FP32:
+            raise PolypromptError(f"--precision {precision}: of bundles alone; leave --layout away")
+        folders = export_folders(options.run, out, options.atol, options.rows or ROWS, options.task_file, keep)
         seconds = time.perf_counter() - start
         print(folders.model_dump_json(indent=2) if options.json else _report_folders(folders, out, seconds))
         return 0
-    card = export(options.run, out, options.atol, options.rows, options.task_file, options.form, keep)
+    card = export(
+        options.run,
+        out,
+        options.atol,
+        options.rows,
+        options.task_file,
+        options.form,
+        keep,
+        precision,
+        options.max_drop,
+    )
     print(card.model_dump_json(indent=2) if options.json else _report(card, out, time.perf_counter() - start))
     return 0
 

@@ -73,10 +73,13 @@ def _report(folder: Path, about: dict[str, Any]) -> str:
     )
 
 
-def _agreement(parity: dict[str, Any] | None) -> str:
-    if not parity:
-        return "not compared"
-    return f"largest difference {parity['difference']:.1e} on {len(parity['tasks'])} tasks ({parity['engine']})"
+def _agreement(parity: dict[str, Any]) -> str:
+    """Of each engine that was compared."""
+    found = [
+        f"{name} within {one['difference']:.1e}, {one['drop']:.2f} points lost, {one['milliseconds']:.2f} ms a row"
+        for name, one in parity.items()
+    ]
+    return "; ".join(found) or "not compared"
 
 
 def main() -> int:

@@ -23,6 +23,7 @@ from benchmarks.records import Example
 from benchmarks.results import BackboneCard
 from benchmarks.task import Kind, TaskCard
 from exporters.bundle import MODEL, TOKENIZER, TaskParity, VocabularyReport
+from exporters.engines.onnxruntime import cpu_card
 from exporters.graph import Graph
 from exporters.session import Encoded, Floats, Place
 from exporters.single import DATA
@@ -295,6 +296,7 @@ class TaskFolder:
                 f"{folder / MODEL}: ONNX Runtime cannot open it ({str(error).splitlines()[0]})"
             ) from None
         self._inputs = {value.name for value in self._runtime.get_inputs()}
+        self.engine = cpu_card()
 
     def run(self, examples: Mapping[Place, Sequence[Example]]) -> dict[Place, Encoded]:
         """Encode examples and run the graph on them, in batches with every other row padded on the left.

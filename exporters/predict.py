@@ -19,7 +19,8 @@ from benchmarks.errors import PolypromptError, run_command
 from benchmarks.records import Example, Value
 from benchmarks.task import Kind, TaskCard
 from exporters.bundle import CARD
-from exporters.session import PROVIDERS, Answer, Question, Session, check_example
+from exporters.engines import AUTO, ENGINES, PROVIDERS
+from exporters.session import Answer, Question, Session, check_example
 
 LINES = 512
 """Lines of JSON that are answered together."""
@@ -233,10 +234,16 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print a JSON object instead of text")
     parser.add_argument("--threads", type=int, help="of the runtime (default: one a core)")
     parser.add_argument("--provider", default="cpu", help=f"{' or '.join(PROVIDERS)} (default: %(default)s)")
+    parser.add_argument(
+        "--engine",
+        default=AUTO,
+        help=f"{', '.join(ENGINES)}, or {AUTO}: the fastest of those that are installed and verified for the bundle "
+        "(default: %(default)s)",
+    )
     options = parser.parse_intermixed_args()  # else a text behind an option is refused
     exported = options.bundle / "export"
     inside = not (options.bundle / CARD).is_file() and (exported / CARD).is_file()
-    session = Session(exported if inside else options.bundle, options.threads, options.provider)
+    session = Session(exported if inside else options.bundle, options.threads, options.provider, options.engine)
     if options.jsonl is None:
         _answer_one(session, options)
     elif options.text is not None:

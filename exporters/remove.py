@@ -39,7 +39,7 @@ def remove(bundle: Path, names: Sequence[str]) -> BundleCard:
         left = [task for task in card.tasks if task not in gone]
         if not left:
             raise PolypromptError(f"{bundle}: no task would be left; remove the folder instead")
-        parity = card.parity and card.parity.without(names)
+        parity = {engine: report.without(names) for engine, report in card.parity.items()}
         files: dict[str, Tensors] = {}
         for file in dict.fromkeys(task.file for task in gone):
             rest = [task for task in left if task.file == file]

@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
-from onnxruntime import OrtValue
 from tokenizers import Tokenizer
 
 from benchmarks.errors import PolypromptError
@@ -30,12 +28,11 @@ from exporters.bundle import (
     open_bundle,
     read_tasks,
 )
+from exporters.engines import AUTO, ENGINES, Engine, EngineCard, installed, open_engine
 from harness.decode import decode, locate
 from harness.features import Feature, TextEncoder, pad
 
 Floats = NDArray[np.float32]
-
-PROVIDERS: Mapping[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 PREDICATE = "B-V"
 """The predicate's own tag: a task that has it asks about a marked word."""
@@ -107,18 +104,30 @@ class Session:
         bundle: folder written by `exporters.export`.
         threads: of the runtime; None: one a core.
         provider: "cpu" or "cuda".
+        engine: one of `exporters.engines.ENGINES`; "auto": of those that are installed and verified for the bundle the
+            one that was fastest then; or one that has opened the bundle's graph.
 
     Attributes:
         tasks: task name -> card.
 
     Raises:
-        PolypromptError: the bundle is missing or damaged, or the provider is not to be had.
+        PolypromptError: the bundle is missing or damaged, or the provider or the engine is not to be had.
     """
 
-    def __init__(self, bundle: Path, threads: int | None = None, provider: str = "cpu") -> None:
+    def __init__(
+        self, bundle: Path, threads: int | None = None, provider: str = "cpu", engine: str | Engine = AUTO
+    ) -> None:
         self._bundle, self._card = bundle, open_bundle(bundle)
-        self._runtime = _start(bundle / MODEL, threads, provider)
+        if isinstance(engine, str):
+            name = fastest(self._card, provider) if engine == AUTO else engine
+            engine = open_engine(name, bundle / MODEL, threads, provider)
+        self._engine = engine
         as_it_is(bundle, self._take)
+
+    @property
+    def engine(self) -> EngineCard:
+        """What computes."""
+        return self._engine.card
 
     def refresh(self) -> None:
         """Answer for the tasks that the bundle has now; the graph and the encoder's weights stay loaded.
@@ -144,7 +153,7 @@ class Session:
         }
         self._card, self._tasks = card, {task.card.name: task for task in tasks}
         self.tasks: dict[str, TaskCard] = {name: task.card for name, task in self._tasks.items()}
-        self._fed = {name: OrtValue.ortvalue_from_numpy(tensor) for name, tensor in tensors.items()}
+        self._engine.keep(tensors)
 
     def predict(self, task: str, examples: Sequence[Example], language: str = "") -> list[Prediction]:
         """Predictions of one task, one an example, in order.
@@ -247,7 +256,7 @@ class Session:
                 there = read[self._card.rows_of(task)]
                 there.setdefault(number, len(there))
         feeds |= {name: np.array(list(there), np.int64) for name, there in read.items()}
-        results = dict(zip(sorted(names), self._runtime.run(sorted(names), feeds | self._fed), strict=True))
+        results = self._engine.run(names, feeds)
         for number, row in enumerate(rows):
             for place, index in row.asked:
                 task = self._tasks[place[0]]
@@ -328,24 +337,10 @@ def _check_marked(card: TaskCard, example: Example) -> None:
         raise PolypromptError(f"marked is {example.marked}; it must be the number of a word, {words}")
 
 
-def _start(model: Path, threads: int | None, provider: str) -> onnxruntime.InferenceSession:
-    if provider not in PROVIDERS:
-        raise PolypromptError(f"--provider {provider}: unknown; choose one of {', '.join(PROVIDERS)}")
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what goes wrong is said below, once
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    wanted = PROVIDERS[provider]
-    got: list[str] = onnxruntime.get_available_providers()
-    if wanted in got:
-        try:
-            runtime = onnxruntime.InferenceSession(model, options, providers=[wanted], enable_fallback=0)
-        except Exception as error:  # the classes of onnxruntime's errors are not public
-            raise PolypromptError(f"{model}: ONNX Runtime cannot open it ({str(error).splitlines()[0]})") from None
-        got = runtime.get_providers()
-        if wanted in got:
-            return runtime
-    raise PolypromptError(f"--provider {provider}: not to be had here; ONNX Runtime offers {', '.join(got)}")
+def fastest(card: BundleCard, provider: str = "cpu") -> str:
+    """Of the engines that are installed and verified for a bundle the one that was fastest when it was verified."""
+    there = [name for name in installed(provider) if name in card.parity]
+    return min(there, key=lambda name: card.parity[name].milliseconds, default=ENGINES[0])
 
 
 def _stripped(context: str, span: tuple[int, int]) -> tuple[int, int]:

@@ -21,26 +21,29 @@ class TensorFile:
 
     Attributes:
         bytes: size of the file so far.
+        tensors: name -> tensor, in order.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.bytes = 0
-        self._tensors: list[tuple[int, NDArray[Any]]] = []
+        self.tensors: dict[str, NDArray[Any]] = {}
+        self._offsets: list[int] = []
 
     def add(self, name: str, array: NDArray[Any]) -> TensorProto:
         """Append a tensor.
 
         Args:
             name: of the initialiser in the graph.
-            array: float32 or int64, of any shape; it is read again by `write`.
+            array: of any type that ONNX has, and any shape; it is read again by `write`.
 
         Returns:
             The initialiser, which holds no data but where to find it.
         """
         offset = -(-self.bytes // ALIGNMENT) * ALIGNMENT
         self.bytes = offset + array.nbytes
-        self._tensors.append((offset, array))
+        self.tensors[name] = array
+        self._offsets.append(offset)
         tensor = TensorProto(name=name, dims=array.shape, data_type=helper.np_dtype_to_tensor_dtype(array.dtype))
         tensor.data_location = TensorProto.EXTERNAL
         for key, value in (("location", self.name), ("offset", offset), ("length", array.nbytes)):
@@ -49,11 +52,10 @@ class TensorFile:
 
     def inline(self, tensors: Iterable[TensorProto]) -> None:
         """Put the data into the initialisers that refer to this file, so that nothing refers to it any more."""
-        arrays = {str(offset): array for offset, array in self._tensors}
         for tensor in tensors:
             place = {entry.key: entry.value for entry in tensor.external_data}
             if place.get("location") == self.name:
-                tensor.CopyFrom(numpy_helper.from_array(arrays[place["offset"]], tensor.name))
+                tensor.CopyFrom(numpy_helper.from_array(self.tensors[tensor.name], tensor.name))
 
     def write(self, file: BinaryIO) -> None:
         """Write every tensor as little-endian rows, with zeros in the gaps."""
@@ -63,7 +65,7 @@ class TensorFile:
     def content(self) -> Iterator[bytes | memoryview]:
         """The same, part by part."""
         position = 0
-        for offset, array in self._tensors:
+        for offset, array in zip(self._offsets, self.tensors.values(), strict=True):
             yield bytes(offset - position)
             yield np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
             position = offset + array.nbytes

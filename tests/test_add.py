@@ -74,7 +74,7 @@ def test_a_run_is_added_and_nothing_else_changes(runs: tuple[Path, Path], bundle
     for name, (status, content) in before.items():
         assert os.path.samestat((bundle / name).stat(), status)
         assert (bundle / name).read_bytes() == content
-    parity = open_bundle(bundle).parity
+    parity = open_bundle(bundle).parity["onnxruntime"]
     assert list(parity.tasks) == [*OLD, *NAMES.values()]
     assert all(part.difference < 1e-4 for part in parity.tasks.values())
     together, first, second = (Session(folder) for folder in (bundle, runs[0] / "export", runs[1] / "export"))
@@ -85,11 +85,11 @@ def test_a_run_is_added_and_nothing_else_changes(runs: tuple[Path, Path], bundle
 
 def test_a_running_session_takes_the_new_tasks(runs: tuple[Path, Path], bundle: Path) -> None:
     session = Session(bundle)
-    runtime, before = session._runtime, scores(session, TOPIC)
+    runtime, before = session._engine, scores(session, TOPIC)
     add(bundle, runs[1], NAMES, rows=0)
     assert NAMES[TOPIC] not in session.tasks
     session.refresh()
-    assert session._runtime is runtime
+    assert session._engine is runtime
     np.testing.assert_allclose(scores(session, NAMES[TOPIC]), scores(Session(runs[1] / "export"), TOPIC), atol=1e-5)
     np.testing.assert_allclose(scores(session, TOPIC), before, atol=1e-6)
     remove(bundle, OLD)
@@ -117,7 +117,7 @@ def test_tasks_are_removed(runs: tuple[Path, Path], bundle: Path) -> None:
     assert names(bundle) == [*kept, next(iter(NAMES.values()))]
     np.testing.assert_allclose(scores(Session(bundle), TOPIC), before, atol=1e-6)
     remove(bundle, [next(iter(NAMES.values()))])
-    assert list(open_bundle(bundle).parity.tasks) == kept
+    assert list(open_bundle(bundle).parity["onnxruntime"].tasks) == kept
     assert len(list(bundle.iterdir())) == len(whole), "the files of what is gone are gone"
     with pytest.raises(PolypromptError, match="did you mean demo-topic"):
         remove(bundle, ["demo-topics"])
@@ -302,7 +302,7 @@ def test_the_commands(runs: tuple[Path, Path], bundle: Path, command) -> None:
     status, out, _ = command(exporters.inspect, bundle)
     assert (status, "room for prompts in 3 layers" in out) == (0, True)
     status, out, _ = command(exporters.verify, bundle, "--run", runs[1], "--rows", 2, "--json")
-    assert list(json.loads(out)["parity"]["tasks"]) == list(NAMES.values())
+    assert list(json.loads(out)["parity"]["onnxruntime"]["tasks"]) == list(NAMES.values())
     status, out, _ = command(exporters.remove, bundle, *NAMES.values())
     assert (status, names(bundle)) == (0, OLD)
     status, _, err = command(exporters.verify, bundle, "--run", runs[1])

@@ -67,7 +67,7 @@ def test_all_at_once_is_as_in_the_mixed_graph(settings: dict, tmp_path: Path) ->
 
 def test_one_text_is_one_row(tmp_path: Path) -> None:
     session = all_at_once(tmp_path / "all", shared_prompt())
-    session._runtime = counted = Counted(session._runtime)
+    session._engine = counted = Counted(session._engine)
     asked = [Question(name, Example("1", TEXT, tokens=tuple(TEXT.split()))) for name in ("mood", "degree", "names")]
     session.answer(asked)
     assert counted.batches == [{"input_ids": 1, "whole_rows": 1}]
@@ -78,7 +78,7 @@ def test_equal_questions_share_a_row(form: str, tmp_path: Path) -> None:
     model = shared_prompt()
     tiny_bundle(tmp_path / "mixed", model)
     session = Session(tmp_path / "mixed", threads=1) if form == "mixed" else all_at_once(tmp_path / "all", model)
-    session._runtime = counted = Counted(session._runtime)
+    session._engine = counted = Counted(session._engine)
     rows = [Example("1", TEXT), Example("2", "w7"), Example("3", TEXT)]
     found = session.predict("mood", rows)
     assert [row.id for row in found] == ["1", "2", "3"]
@@ -100,7 +100,7 @@ def test_the_command(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) ->
     bank = PromptBank.read(run)
     PromptBank(bank.bank[:1].clone(), {"": 0}, bank.placement).write(run)
     card = export(run, tmp_path / "all", atol=1e-4, rows=2, form=Form.ALL)
-    assert max(part.difference for part in card.parity.tasks.values()) < 1e-4
+    assert max(part.difference for part in card.parity["onnxruntime"].tasks.values()) < 1e-4
     out = ask(tmp_path / "all", capsys, monkeypatch, "--task", predict.ALL, "--json", TEXT)
     assert [json.loads(line)["task"] for line in out.splitlines()] == ["demo-topic", "demo-count", "demo-names"]
     for change in (lambda: add(tmp_path / "all", run), lambda: remove(tmp_path / "all", ["demo-topic"])):

@@ -357,7 +357,7 @@ def test_languages_of_a_bundle_are_entries_behind_the_tasks(finished: Path):
     ids = [number for task in card.tasks for number in task.languages.values()]
     assert ids == list(range(6, 18))
     assert all(list(task.languages) == ["en", "de"] for task in card.tasks)
-    parity = card.parity.tasks["demo-names"]
+    parity = card.parity["onnxruntime"].tasks["demo-names"]
     assert (parity.languages, parity.examples, parity.agreement) == (LANGUAGES, 12, 1)
 
 

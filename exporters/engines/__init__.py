@@ -1,0 +1,59 @@
+"""What computes an exported graph: ONNX Runtime or OpenVINO, behind one small interface."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from benchmarks.errors import PolypromptError
+from exporters.engines.interface import Engine, EngineCard
+
+__all__ = ["AUTO", "ENGINES", "PROVIDERS", "Engine", "EngineCard", "installed", "open_engine"]
+
+AUTO = "auto"
+"""In place of an engine's name: the fastest one that is installed and verified for the bundle."""
+
+ENGINES = ("onnxruntime", "openvino", "openvino-bf16")
+"""The first computes on every machine. The others need the extra `cpu`, the last also a processor with bf16."""
+
+PROVIDERS = ("cpu", "cuda")
+"""Where ONNX Runtime computes; OpenVINO is used on the CPU alone."""
+
+
+def installed(provider: str = "cpu") -> list[str]:
+    """The engines that can compute here, in the order of `ENGINES`."""
+    if provider != "cpu" or find_spec("openvino") is None:
+        return [ENGINES[0]]
+    from exporters.engines.openvino import has_bf16
+
+    return [name for name in ENGINES if name != "openvino-bf16" or has_bf16()]
+
+
+def open_engine(name: str, model: Path, threads: int | None = None, provider: str = "cpu") -> Engine:
+    """Open an ONNX file.
+
+    Args:
+        name: one of `ENGINES`.
+        model: the file; tensors that it refers to lie beside it.
+        threads: None: one a core.
+        provider: one of `PROVIDERS`.
+
+    Raises:
+        PolypromptError: no such engine or provider, not to be had here, or it cannot open the file.
+    """
+    if provider not in PROVIDERS:
+        raise PolypromptError(f"--provider {provider}: unknown; choose one of {', '.join(PROVIDERS)}")
+    if name not in ENGINES:
+        raise PolypromptError(f"--engine {name}: unknown; choose one of {', '.join((AUTO, *ENGINES))}")
+    if name == "onnxruntime":
+        from exporters.engines.cuda import open_cuda
+        from exporters.engines.onnxruntime import open_cpu
+
+        return open_cpu(model, threads) if provider == "cpu" else open_cuda(model)
+    if provider != "cpu":
+        raise PolypromptError(f"--engine {name}: computes on the CPU alone; --provider {provider} is for onnxruntime")
+    if find_spec("openvino") is None:
+        raise PolypromptError(f"--engine {name}: OpenVINO is not installed; install the extra `cpu`")
+    from exporters.engines.openvino import OpenVino
+
+    return OpenVino(model, threads, bf16=name == "openvino-bf16")

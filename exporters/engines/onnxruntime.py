@@ -1,0 +1,96 @@
+"""ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+from numpy.typing import NDArray
+from onnxruntime import OrtValue
+
+from benchmarks.errors import PolypromptError
+from exporters.engines.interface import Arrays, EngineCard
+
+SILENT, WARNINGS = 4, 2
+"""Levels of ONNX Runtime's log."""
+
+
+class OnnxRuntime:
+    """An ONNX file in ONNX Runtime's CPU provider.
+
+    Args:
+        session: the opened file.
+        card: what computes it.
+    """
+
+    def __init__(self, session: onnxruntime.InferenceSession, card: EngineCard) -> None:
+        self.card = card
+        self._session = session
+        self._inputs = {value.name for value in session.get_inputs()}
+        self._kept: dict[str, OrtValue] = {}
+
+    def keep(self, tensors: Arrays) -> None:
+        """See `Engine`."""
+        self._kept = values({name: array for name, array in tensors.items() if name in self._inputs})
+
+    def run(self, names: Collection[str], feeds: Arrays) -> dict[str, NDArray[Any]]:
+        """See `Engine`."""
+        fed = values({name: array for name, array in feeds.items() if name in self._inputs})
+        found = self._session.run_with_ort_values(list(names), self._kept | fed)
+        return {name: value.numpy() for name, value in zip(names, found, strict=True)}
+
+
+def open_cpu(model: Path, threads: int | None) -> OnnxRuntime:
+    """Open a file.
+
+    Raises:
+        PolypromptError: it is no file for ONNX Runtime.
+    """
+    return OnnxRuntime(open_session(model, "CPUExecutionProvider", {}, threads), cpu_card(threads))
+
+
+def cpu_card(threads: int | None = None) -> EngineCard:
+    """What the CPU provider is."""
+    return EngineCard(
+        name="onnxruntime",
+        version=onnxruntime.__version__,
+        device="cpu",
+        threads=threads,
+        precision="fp32",
+        attention="the provider's own operator",
+    )
+
+
+def open_session(
+    model: Path, provider: str, settings: Mapping[str, str], threads: int | None
+) -> onnxruntime.InferenceSession:
+    """Open a file with one provider and no other to fall back on.
+
+    Raises:
+        PolypromptError: it is no file for ONNX Runtime, or the provider is not to be had.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = SILENT  # what goes wrong is said below, once
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    got: list[str] = onnxruntime.get_available_providers()
+    if provider in got:
+        onnxruntime.set_default_logger_severity(SILENT)  # a session's own level does not cover libraries
+        try:
+            session = onnxruntime.InferenceSession(model, options, [(provider, dict(settings))], enable_fallback=0)
+        except Exception as error:  # the classes of onnxruntime's errors are not public
+            raise PolypromptError(f"{model}: ONNX Runtime cannot open it ({str(error).splitlines()[0]})") from None
+        finally:
+            onnxruntime.set_default_logger_severity(WARNINGS)
+        got = session.get_providers()
+        if provider in got:  # it falls back with a line of its log where the libraries of CUDA are not there
+            return session
+    short = provider.removesuffix("ExecutionProvider").lower()
+    raise PolypromptError(f"--provider {short}: not to be had here; ONNX Runtime offers {', '.join(got)}")
+
+
+def values(arrays: Arrays) -> dict[str, OrtValue]:
+    """Arrays as the runtime takes them, in place."""
+    return {name: OrtValue.ortvalue_from_numpy(array) for name, array in arrays.items()}
