@@ -170,9 +170,9 @@ def _masked_lm(backbone: Backbone, cards: Sequence[TaskCard], words: Mapping[str
     if backbone.source is None or backbone.mask_id is None:
         raise PolypromptError(f"--head verbaliser: {name} {lacks}")
     model, absent = pretrained(AutoModelForMaskedLM, name, backbone.source)
-    if absent:
-        raise PolypromptError(f"--head verbaliser: {name} {lacks}")
     dense, norm, setting = MASKED_LM[backbone.card.family]
+    if absent or dense not in dict(model.named_modules()):  # DeBERTa has it in two layouts
+        raise PolypromptError(f"--head verbaliser: {name} {lacks}")
     parts = {"dense": model.get_submodule(dense), "norm": model.get_submodule(norm)}
     state = {f"{part}.{key}": weight for part, module in parts.items() for key, weight in module.state_dict().items()}
     vocabulary = model.get_output_embeddings()

@@ -16,9 +16,9 @@ from bundles import CARDS, tiny_prompted
 from safetensors.torch import load_file
 from test_graph import Engine, check, run_onnxruntime, run_openvino
 from test_layout import check as check_folders
-from tiny import HEADS, HIDDEN, LAYERS, VOCABULARY, tiny_model, tiny_tokenizer
+from tiny import DEBERTA_V3, HEADS, HIDDEN, LAYERS, SHAPE, VOCABULARY, tiny_model, tiny_tokenizer
 from torch import Tensor, nn
-from transformers import DebertaV2Model
+from transformers import DebertaV2Config, DebertaV2ForMaskedLM, DebertaV2Model
 from transformers.models.deberta_v2.modeling_deberta_v2 import build_relative_position
 
 from benchmarks.errors import PolypromptError
@@ -31,7 +31,10 @@ from harness.attention import Prefix
 from harness.backbone import Backbone, SoftPrompt, Trunk, load_backbone
 from harness.config import load_config
 from harness.distances import Distances
+from harness.heads import HeadKind, Pooling
 from harness.methods import METHODS
+from harness.model import PromptedModel
+from harness.readout import make_readout
 from harness.store import load_run
 
 SEQ = 23
@@ -304,6 +307,28 @@ def test_checkpointed_activations_give_the_same_gradient() -> None:
         backbone(ids, LENGTHS, types, prefix)[:, 0].sum().backward()
         gradients.append(prefix.tensor.grad)
     torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_a_masked_lm_head_of_the_legacy_layout_is_read(legacy: bool, tmp_path: Path) -> None:
+    peer = DebertaV2ForMaskedLM(DebertaV2Config(**{**SHAPE, **DEBERTA_V3, "legacy": legacy})).eval()
+    with torch.no_grad():
+        for weight in peer.parameters():
+            weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(4)) * 0.2)
+    peer.save_pretrained(tmp_path)
+    tiny_tokenizer("deberta-v2").save(str(tmp_path / "tokenizer.json"))
+    backbone, card = load_backbone(str(tmp_path)), CARDS[0]
+    words = {"bad": "w40", "good": "w41", "so-so": "w42"}
+    if not legacy:
+        with pytest.raises(PolypromptError, match="no masked-LM head"):
+            make_readout(HeadKind.VERBALISER, backbone, [card], {card.name: words})
+        return
+    readout = make_readout(HeadKind.VERBALISER, backbone, [card], {card.name: words})
+    model = PromptedModel(backbone, None, [card], Pooling.CLS, readout)
+    ids = torch.tensor([[2, 4, 9, 10, 3]])
+    with torch.no_grad():
+        wanted = peer(input_ids=ids).logits[:, 1, [40, 41, 42]]
+    torch.testing.assert_close(model.outputs(card, ids, torch.tensor([5])), wanted, rtol=0, atol=1e-4)
 
 
 # Whole runs
