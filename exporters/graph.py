@@ -269,7 +269,7 @@ class Writer(Nodes):
         zero, one, last = self.integers(0), self.integers(1), self.integers([-1])
         shape, column = self.node("Shape", [slots]), self.integers([-1, 1])
         widths = [self.node("Shape", [self.bank(f"layer.{number}.prefix_key")], start=1, end=2) for number in layers]
-        width = self.node("Concat", [self.node("Unsqueeze", [name, last]) for name in widths], axis=0)
+        width = self.node("Unsqueeze", [self.node("Concat", widths, axis=0), last])
         number = self.node("Range", [zero, self.node("Size", [rows.task]), one])
         spread = [self.node("Expand", [name, shape]) for name in (width, rows.lengths, number)]
         slot, width, length, number = (self.node("Reshape", [name, column]) for name in (slots, *spread))

@@ -1,6 +1,7 @@
 """The written graph against the PyTorch model, on ONNX Runtime and OpenVINO."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -155,7 +156,8 @@ def test_attention_has_no_mask_and_no_past(tmp_path: Path) -> None:
 
 def test_the_graph_is_standard_and_well_formed(tmp_path: Path) -> None:
     tiny_bundle(tmp_path / "b", tiny_prompted("electra"))
-    onnx.checker.check_model(str(tmp_path / "b" / "model.onnx"), full_check=True)
+    shutil.copytree(tmp_path / "b", tmp_path / "copy")  # onnx reads no file with several links
+    onnx.checker.check_model(str(tmp_path / "copy" / "model.onnx"), full_check=True)
 
 
 def test_another_activation_is_refused_by_name() -> None:
