@@ -19,8 +19,9 @@ from pydantic import TypeAdapter
 from benchmarks.errors import PolypromptError, run_command
 from benchmarks.records import Example
 from exporters.bundle import CARD
+from exporters.engines import AUTO, ENGINES, PROVIDERS
 from exporters.predict import read_question, record
-from exporters.session import PROVIDERS, Answer, Question, Session
+from exporters.session import Answer, Question, Session
 
 try:
     import uvicorn
@@ -318,6 +319,11 @@ def main() -> int:
     parser.add_argument("--threads", type=int, help="of the runtime (default: one a core)")
     parser.add_argument("--provider", default="cpu", help=f"{' or '.join(PROVIDERS)} (default: %(default)s)")
     parser.add_argument(
+        "--engine",
+        default=AUTO,
+        help=f"{', '.join(ENGINES)}, or {AUTO}: the fastest that is verified for the bundle (default: %(default)s)",
+    )
+    parser.add_argument(
         "--queue", type=int, default=1024, metavar="N", help="questions that may wait or be under way (default: 1024)"
     )
     parser.add_argument("--max-body", type=int, default=1 << 20, metavar="BYTES", help="of a request (default: 1 MiB)")
@@ -329,7 +335,7 @@ def main() -> int:
         raise PolypromptError("--queue and --max-body must be at least 1, --max-wait from 0 to 60000 milliseconds")
     exported = options.bundle / "export"
     inside = not (options.bundle / CARD).is_file() and (exported / CARD).is_file()
-    session = Session(exported if inside else options.bundle, options.threads, options.provider)
+    session = Session(exported if inside else options.bundle, options.threads, options.provider, options.engine)
     app = make_app(session, options.queue, options.max_body, options.max_wait / 1000)
     uvicorn.run(app, host=options.host, port=options.port, log_level="warning")
     return 0
