@@ -435,6 +435,8 @@ def main() -> int:
     if options.layout == "transformers":
         if precision is not Precision.FP32:
             raise PolypromptError(f"--precision {precision}: of bundles alone; leave --layout away")
+        if options.form != parser.get_default("form"):
+            raise PolypromptError(f"--form {options.form}: of bundles alone; leave --layout away")
         folders = export_folders(options.run, out, options.atol, options.rows or ROWS, options.task_file, keep)
         seconds = time.perf_counter() - start
         print(folders.model_dump_json(indent=2) if options.json else _report_folders(folders, out, seconds))

@@ -163,7 +163,7 @@ def test_a_folder_answers_as_the_bundle_by_its_own_files_alone(family: str, tmp_
     stored = json.loads((tmp_path / "folders" / CARD).read_text())
     assert FoldersCard.model_validate(stored) == card
     assert list(card.folders) == [task.name for task in find_suite("demo").tasks]
-    session = Session(tmp_path / "bundle")
+    session = Session(tmp_path / "bundle", engine="onnxruntime")
     for task in find_suite("demo").tasks:
         kind, folder = task.card.kind, tmp_path / "folders" / task.name
         # Of texts that are the same in a tiny vocabulary any one may be the nearest.
