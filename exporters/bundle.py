@@ -34,6 +34,9 @@ from harness.placement import Placement
 
 CARD = "bundle.json"
 MODEL = "model.onnx"
+STATIC = "openvino.onnx"
+"""The graph of an int8 bundle with ranges of its states built in, which OpenVINO computes in integers."""
+
 TOKENIZER = "tokenizer.json"
 
 _TASKS_FILE = re.compile(r"tasks(-[0-9a-f]{16})?\.safetensors")
@@ -267,6 +270,11 @@ class BundleCard(BaseModel):
         """The input of the graph in which the rows of a task are named."""
         one = task.output == "sequence_logits" and self.pooling is Pooling.CLS
         return "sequence_rows" if one else "whole_rows"
+
+    @property
+    def shortest_limit(self) -> int:
+        """Pieces that the rows of every task may have."""
+        return min(task.max_positions for task in self.tasks)
 
     @property
     def row_inputs(self) -> tuple[RowInput, ...]:

@@ -22,6 +22,7 @@ from benchmarks.registry import find_task, own_suites
 from benchmarks.results import Manifest, read_model, write_model
 from benchmarks.task import Task, TaskCard
 from exporters.bundle import CARD, BundleCard, Form, VocabularyReport, complete_or_absent, write_bundle
+from exporters.calibrate import calibrate
 from exporters.graph import Blueprint, Graph, build_graph
 from exporters.layout import CARD as FOLDERS
 from exporters.layout import Contents, FolderCard, FoldersCard, TaskFolder, write_folder
@@ -98,6 +99,8 @@ def export(
     with complete_or_absent(out) as folder:
         card = write_bundle(folder, card, graph, tensors, model.backbone.tokenizer.to_str(), beside(out))
         original = partial(compute, model, device=find_device("fp32", cpu=True))
+        if precision is Precision.INT8:
+            card = calibrate(folder, card, {(name, code): r for name, s in samples.items() for code, r in s.items()})
         exact = atol if precision is Precision.FP32 else None
         parity, left_out = verify_engines(folder, original, samples, exact, max_drop)
         card = card.model_copy(update={"parity": parity})

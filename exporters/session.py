@@ -19,6 +19,7 @@ from benchmarks.thresholds import with_threshold
 from exporters.batching import split
 from exporters.bundle import (
     MODEL,
+    STATIC,
     TOKENIZER,
     BundleCard,
     BundledTask,
@@ -120,7 +121,9 @@ class Session:
         self._bundle, self._card = bundle, open_bundle(bundle)
         if isinstance(engine, str):
             name = fastest(self._card, provider) if engine == AUTO else engine
-            engine = open_engine(name, bundle / MODEL, threads, provider)
+            engine = open_engine(
+                name, bundle / model_file(self._card, name), threads, provider, self._card.shortest_limit
+            )
         self._engine = engine
         as_it_is(bundle, self._take)
 
@@ -335,6 +338,11 @@ def _check_marked(card: TaskCard, example: Example) -> None:
         raise PolypromptError(f"task {card.name} needs marked, the number of the predicate among the words, {words}")
     elif not 0 <= example.marked < len(example.tokens):
         raise PolypromptError(f"marked is {example.marked}; it must be the number of a word, {words}")
+
+
+def model_file(card: BundleCard, engine: str) -> str:
+    """The graph of a bundle that an engine opens."""
+    return STATIC if engine.startswith("openvino") and STATIC in card.files else MODEL
 
 
 def fastest(card: BundleCard, provider: str = "cpu") -> str:

@@ -29,7 +29,9 @@ def installed(provider: str = "cpu") -> list[str]:
     return [name for name in ENGINES if name != "openvino-bf16" or has_bf16()]
 
 
-def open_engine(name: str, model: Path, threads: int | None = None, provider: str = "cpu") -> Engine:
+def open_engine(
+    name: str, model: Path, threads: int | None = None, provider: str = "cpu", longest: int | None = None
+) -> Engine:
     """Open an ONNX file.
 
     Args:
@@ -37,6 +39,7 @@ def open_engine(name: str, model: Path, threads: int | None = None, provider: st
         model: the file; tensors that it refers to lie beside it.
         threads: None: one a core.
         provider: one of `PROVIDERS`.
+        longest: pieces up to which rows may be filled up; None: any number.
 
     Raises:
         PolypromptError: no such engine or provider, not to be had here, or it cannot open the file.
@@ -49,7 +52,7 @@ def open_engine(name: str, model: Path, threads: int | None = None, provider: st
         from exporters.engines.cuda import open_cuda
         from exporters.engines.onnxruntime import open_cpu
 
-        return open_cpu(model, threads) if provider == "cpu" else open_cuda(model)
+        return open_cpu(model, threads) if provider == "cpu" else open_cuda(model, longest)
     if provider != "cpu":
         raise PolypromptError(f"--engine {name}: computes on the CPU alone; --provider {provider} is for onnxruntime")
     if find_spec("openvino") is None:

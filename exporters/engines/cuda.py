@@ -32,7 +32,7 @@ OWN_LAUNCHES = "-1"
 """In place of a graph's number: launch each kernel by itself."""
 
 
-def open_cuda(model: Path) -> BoundRuntime:
+def open_cuda(model: Path, longest: int | None = None) -> BoundRuntime:
     """Open a file on the GPU.
 
     Raises:
@@ -49,12 +49,13 @@ def open_cuda(model: Path) -> BoundRuntime:
         precision="fp16" if TensorProto.FLOAT16 in _attention_types(graph) else "fp32",
         attention=f"no flash kernel: {'; '.join(against)}" if against else "flash on GPUs that have it (SM 80 on)",
     )
-    return BoundRuntime(session, card, "cuda", graphs=True)
+    return BoundRuntime(session, card, "cuda", longest, graphs=True)
 
 
-def block(rows: int, length: int) -> tuple[int, int]:
-    """Rows and pieces of the block for so many: the next powers of two."""
-    return 1 << max(rows - 1, 0).bit_length(), max(SHORTEST, 1 << (length - 1).bit_length())
+def block(rows: int, length: int, longest: int | None = None) -> tuple[int, int]:
+    """Rows and pieces of the block for so many: the next powers of two, but no more pieces than `longest`."""
+    pieces = max(SHORTEST, 1 << (length - 1).bit_length())
+    return 1 << max(rows - 1, 0).bit_length(), pieces if longest is None else max(length, min(pieces, longest))
 
 
 def without_flash(model: onnx.ModelProto) -> list[str]:
@@ -116,14 +117,20 @@ class BoundRuntime:
     Args:
         session: the opened file. card: what computes it.
         device: "cuda"; or "cpu", which needs none of it, for tests.
+        longest: pieces up to which rows may be filled up: the encoder has no more positions. None: any number.
         graphs: record a CUDA graph a shape.
     """
 
     def __init__(
-        self, session: onnxruntime.InferenceSession, card: EngineCard, device: str, graphs: bool = False
+        self,
+        session: onnxruntime.InferenceSession,
+        card: EngineCard,
+        device: str,
+        longest: int | None = None,
+        graphs: bool = False,
     ) -> None:
         self.card = card
-        self._session, self._device, self._graphs = session, device, graphs
+        self._session, self._device, self._longest, self._graphs = session, device, longest, graphs
         self._inputs = {value.name for value in session.get_inputs()}
         self._kept: dict[str, OrtValue] = {}
         self._blocks: dict[tuple[frozenset[str], tuple[tuple[int, ...], ...]], _Block] = {}
@@ -143,7 +150,7 @@ class BoundRuntime:
     def run(self, names: Collection[str], feeds: Arrays) -> dict[str, NDArray[Any]]:
         """See `Engine`."""
         rows, length = feeds["input_ids"].shape
-        shape = block(rows, length)
+        shape = block(rows, length, self._longest)
         filled = {name: padded(name, array, shape) for name, array in feeds.items() if name in self._inputs}
         with self._lock:
             place = frozenset(names), tuple(array.shape for array in filled.values())

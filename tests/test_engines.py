@@ -1,0 +1,149 @@
+"""Engines against each other, what a bundle chooses, and the conditions of GPU kernels."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from bundles import tiny_bundle, tiny_prompted
+from test_session import examples
+
+import exporters.bench
+import exporters.session
+from benchmarks.errors import PolypromptError
+from exporters.bundle import open_bundle
+from exporters.engines import ENGINES, installed, open_engine
+from exporters.engines.cuda import BoundRuntime, block, padded, without_flash
+from exporters.engines.onnxruntime import cpu_card, open_session
+from exporters.session import Session
+from exporters.verify import verify, verify_engines
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("engines") / "bundle"
+    tiny_bundle(folder, tiny_prompted())
+    return folder
+
+
+ROWS = {(name, ""): examples(name) for name in ("mood", "names", "pairs")}
+
+
+def outputs(session: Session) -> list[np.ndarray]:
+    return [output for encoded in session.run(ROWS).values() for output in encoded.outputs]
+
+
+def test_engines_agree_and_say_what_they_are(bundle: Path) -> None:
+    wanted = outputs(Session(bundle, threads=1, engine="onnxruntime"))
+    for name in installed():
+        session = Session(bundle, threads=1, engine=name)
+        most = 0.3 if name.endswith("bf16") else 1e-4
+        found = outputs(session)
+        assert max(np.abs(one - other).max() for one, other in zip(found, wanted, strict=True)) < most
+        assert session.engine.precision == ("bf16" if name.endswith("bf16") else "fp32")
+        assert session.engine.name == name.removesuffix("-bf16")
+        assert session.engine.version in str(session.engine)
+
+
+def test_buffers_on_a_device_give_the_same(bundle: Path) -> None:
+    """The blocks that CUDA graphs need, on the CPU: no row sees the rows and pieces that fill a block up."""
+    runtime = open_session(bundle / "model.onnx", "CPUExecutionProvider", {}, 1)
+    session = Session(bundle, engine=BoundRuntime(runtime, cpu_card(), "cpu", 40))
+    for _ in range(2):  # the second time in the same buffers
+        for one, other in zip(outputs(session), outputs(Session(bundle, engine="onnxruntime")), strict=True):
+            np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
+
+
+def test_blocks() -> None:
+    assert [block(rows, length) for rows, length in ((1, 1), (3, 16), (4, 17), (33, 200))] == [
+        (1, 16),
+        (4, 16),
+        (4, 32),
+        (64, 256),
+    ]
+    assert block(3, 17, 20) == (4, 20)
+    assert block(3, 30, 20) == (4, 30)
+    assert padded("lengths", np.array([7, 9, 2]), (4, 16)).tolist() == [7, 9, 2, 1]
+    assert padded("task_id", np.array([7, 9, 2]), (4, 16)).tolist() == [7, 9, 2, 0]
+    assert padded("whole_rows", np.array([1, 2, 0]), (8, 16)).tolist() == [1, 2, 0, 0]
+    assert padded("input_ids", np.ones((3, 5), np.int64), (4, 16)).sum() == 15
+
+
+def test_auto_takes_the_fastest_that_is_verified(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = Session(bundle, engine="onnxruntime")
+    assert exporters.session.fastest(open_bundle(bundle)) == "onnxruntime"  # nothing is verified
+    wanted = session.run({("mood", ""): ROWS["mood", ""]})["mood", ""].outputs
+    report = verify(session, lambda card, features, language: wanted, {"mood": {"": ROWS["mood", ""]}})
+    times = {"onnxruntime": 2.0, "openvino": 3.0, "openvino-bf16": 1.0}
+    reports = {name: report.model_copy(update={"milliseconds": time}) for name, time in times.items()}
+    card = open_bundle(bundle).model_copy(update={"parity": reports})
+    monkeypatch.setattr(exporters.session, "installed", lambda provider: list(ENGINES))
+    assert exporters.session.fastest(card) == "openvino-bf16"
+    del reports["openvino-bf16"]
+    assert exporters.session.fastest(card.model_copy(update={"parity": reports})) == "onnxruntime"
+    monkeypatch.setattr(exporters.session, "installed", lambda provider: ["openvino"])
+    assert exporters.session.fastest(card) == "openvino"
+
+
+def test_an_engine_that_loses_points_is_left_out(bundle: Path) -> None:
+    """A reference that answers otherwise in every row: the first engine must agree, the others may be left out."""
+    rows = {"mood": {"": ROWS["mood", ""]}}
+    session = Session(bundle, engine="onnxruntime")
+    same = lambda card, features, language: session.run({("mood", ""): ROWS["mood", ""]})["mood", ""].outputs  # noqa: E731
+    reports, left_out = verify_engines(bundle, same, rows, 1e-4, 100)
+    assert list(reports) == [name for name in installed() if name in reports]
+    assert not left_out
+    with pytest.raises(PolypromptError, match="--max-drop 1 allows"):
+        turned = lambda card, features, language: [np.roll(o, 1) for o in same(card, features, language)]  # noqa: E731
+        verify_engines(bundle, turned, rows, None, 1)
+
+
+@pytest.mark.parametrize(
+    ("engine", "provider", "message"),
+    [
+        ("abacus", "cpu", "--engine abacus: unknown"),
+        ("onnxruntime", "abacus", "--provider abacus: unknown"),
+        ("openvino", "cuda", "--engine openvino: computes on the CPU alone"),
+    ],
+)
+def test_what_is_not_there(engine: str, provider: str, message: str, bundle: Path) -> None:
+    with pytest.raises(PolypromptError, match=message):
+        open_engine(engine, bundle / "model.onnx", 1, provider)
+
+
+def test_openvino_that_is_not_installed(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporters.engines, "find_spec", lambda name: None)
+    assert installed() == ["onnxruntime"]
+    with pytest.raises(PolypromptError, match="--engine openvino: OpenVINO is not installed; install the extra `cpu`"):
+        open_engine("openvino", bundle / "model.onnx")
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_a_file_that_is_no_graph(engine: str, tmp_path: Path) -> None:
+    if engine not in installed():
+        pytest.skip("needs the extra `cpu`")
+    (tmp_path / "model.onnx").write_bytes(b"no graph")
+    with pytest.raises(PolypromptError, match=r"model\.onnx: .* cannot open it"):
+        open_engine(engine, tmp_path / "model.onnx")
+
+
+def test_what_is_against_flash_attention(bundle: Path) -> None:
+    model = onnx.load(bundle / "model.onnx", load_external_data=False)
+    assert without_flash(model) == ["queries, keys and values are not float16"]
+    for node in model.graph.node:
+        if node.op_type == "Attention":
+            node.input[3], node.input[4] = "lengths", "lengths"
+            node.input[6] = ""
+    found = without_flash(model)
+    assert found[1:] == ["it has a mask", "it has a past", "it has no nonpad_kv_seqlen"]
+
+
+def test_the_bench(bundle: Path, command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporters.bench, "SECONDS", 0.05)
+    status, out, error = command(exporters.bench, bundle, "--batch", "1,2", "--length", "8", "--threads", 1)
+    assert status == 0, error
+    assert "onnxruntime" in out
+    if not Path("/dev/nvidia0").exists():
+        status, _, error = command(exporters.bench, bundle, "--provider", "cuda")
+        assert status == 2
+        assert "--provider cuda: not to be had here" in error
