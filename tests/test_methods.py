@@ -230,7 +230,8 @@ def test_shifted_positions_leave_less_room_and_are_recorded(method, tmp_path):
     )
     assert "positions shifted" in read_model(run / "manifest.json", Manifest).prompt
     card = export(run, tmp_path / "bundle", atol=1e-4, rows=6)
-    assert (card.positions, card.max_positions) == ("shifted", model.max_positions)
+    assert card.placement.positions == "shifted"
+    assert {task.max_positions for task in card.tasks} == {model.max_positions}
     long = config.model_copy(update={"prompt_length": 40})
     with pytest.raises(PolypromptError, match=r"--prompt-length 40: .* has 42 positions"):
         max_positions(long, find_method(method), model.backbone)
