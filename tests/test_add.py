@@ -77,29 +77,35 @@ def test_a_run_is_added_and_nothing_else_changes(runs: tuple[Path, Path], bundle
     parity = open_bundle(bundle).parity["onnxruntime"]
     assert list(parity.tasks) == [*OLD, *NAMES.values()]
     assert all(part.difference < 1e-4 for part in parity.tasks.values())
-    together, first, second = (Session(folder) for folder in (bundle, runs[0] / "export", runs[1] / "export"))
+    together, first, second = (
+        Session(folder, engine="onnxruntime") for folder in (bundle, runs[0] / "export", runs[1] / "export")
+    )
     np.testing.assert_allclose(scores(together, TOPIC), scores(first, TOPIC), atol=1e-5)
     np.testing.assert_allclose(scores(together, NAMES[TOPIC]), scores(second, TOPIC), atol=1e-5)
     assert np.abs(scores(first, TOPIC) - scores(second, TOPIC)).max() > 1e-3
 
 
 def test_a_running_session_takes_the_new_tasks(runs: tuple[Path, Path], bundle: Path) -> None:
-    session = Session(bundle)
+    session = Session(bundle, engine="onnxruntime")
     runtime, before = session._engine, scores(session, TOPIC)
     add(bundle, runs[1], NAMES, rows=0)
     assert NAMES[TOPIC] not in session.tasks
     session.refresh()
     assert session._engine is runtime
-    np.testing.assert_allclose(scores(session, NAMES[TOPIC]), scores(Session(runs[1] / "export"), TOPIC), atol=1e-5)
+    np.testing.assert_allclose(
+        scores(session, NAMES[TOPIC]), scores(Session(runs[1] / "export", engine="onnxruntime"), TOPIC), atol=1e-5
+    )
     np.testing.assert_allclose(scores(session, TOPIC), before, atol=1e-6)
     remove(bundle, OLD)
     session.refresh()
     assert list(session.tasks) == list(NAMES.values())
-    np.testing.assert_allclose(scores(session, NAMES[TOPIC]), scores(Session(runs[1] / "export"), TOPIC), atol=1e-5)
+    np.testing.assert_allclose(
+        scores(session, NAMES[TOPIC]), scores(Session(runs[1] / "export", engine="onnxruntime"), TOPIC), atol=1e-5
+    )
 
 
 def test_a_session_refuses_another_graph(runs: tuple[Path, Path], bundle: Path) -> None:
-    session = Session(bundle)
+    session = Session(bundle, engine="onnxruntime")
     write_atomic(bundle / "tokenizer.json", (bundle / "tokenizer.json").read_text() + "\n")
     card = json.loads((bundle / "bundle.json").read_text())
     card["files"]["tokenizer.json"] = exporters.bundle.stored(bundle / "tokenizer.json").model_dump()
@@ -112,10 +118,10 @@ def test_tasks_are_removed(runs: tuple[Path, Path], bundle: Path) -> None:
     whole = sorted(path.name for path in bundle.iterdir())
     add(bundle, runs[1], NAMES, rows=0)
     kept = [name for name in OLD if name not in ("demo-names", "demo-translation")]
-    before = scores(Session(bundle), TOPIC)
+    before = scores(Session(bundle, engine="onnxruntime"), TOPIC)
     remove(bundle, ["demo-names", "demo-translation", *list(NAMES.values())[1:]])
     assert names(bundle) == [*kept, next(iter(NAMES.values()))]
-    np.testing.assert_allclose(scores(Session(bundle), TOPIC), before, atol=1e-6)
+    np.testing.assert_allclose(scores(Session(bundle, engine="onnxruntime"), TOPIC), before, atol=1e-6)
     remove(bundle, [next(iter(NAMES.values()))])
     assert list(open_bundle(bundle).parity["onnxruntime"].tasks) == kept
     assert len(list(bundle.iterdir())) == len(whole), "the files of what is gone are gone"

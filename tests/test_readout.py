@@ -384,7 +384,7 @@ def repeat(folder: Path) -> None:
     """The predictions of a run are made again from what is stored, and by its bundle."""
     model, manifest = load_run(folder), read_model(folder / "manifest.json", Manifest)
     exporters.export.export(folder, folder / "export", atol=1e-4, rows=6)
-    session = Session(folder / "export", threads=1)
+    session = Session(folder / "export", threads=1, engine="onnxruntime")
     encoder = encoder_of(model, manifest.tasks)
     for card in manifest.tasks:
         if card.kind in (Kind.RETRIEVAL, Kind.SPAN):

@@ -312,7 +312,10 @@ def test_the_manifest_says_what_was_trained_in(finished: Path):
 
 def test_stored_predictions_are_those_of_the_exported_graph(finished: Path):
     """In each language with the prompt that it was evaluated with, and with no other."""
-    session, config = Session(finished / "export", threads=1), load_config(finished / "config.toml")
+    session, config = (
+        Session(finished / "export", threads=1, engine="onnxruntime"),
+        load_config(finished / "config.toml"),
+    )
     others = {"en": "de", "de": "en", "zh": "en"}
     changed = set()
     for card in session.tasks.values():
@@ -339,7 +342,7 @@ def test_stored_predictions_are_those_of_the_exported_graph(finished: Path):
 
 
 def test_questions_of_several_languages_share_batches(finished: Path):
-    session = Session(finished / "export", threads=1)
+    session = Session(finished / "export", threads=1, engine="onnxruntime")
     rows = load(find_task("demo-topic"), "test", "en", None).examples[:6]
     asked = [
         Question("demo-topic", row, code) for row, code in zip(rows, ["en", "de", "", "de", "fr", "en"], strict=True)
@@ -376,7 +379,7 @@ def test_verification_compares_each_language_with_its_own_prompt(finished: Path,
 
 def test_the_command_takes_a_language(finished: Path, command):
     text = load(find_task("demo-topic"), "test", "de", None).examples[0].text
-    session = Session(finished / "export", threads=1)
+    session = Session(finished / "export", threads=1, engine="onnxruntime")
     found = {}
     for code in ("de", "en"):
         status, output, error = command(predict, finished, "--task", "demo-topic", "--language", code, "--json", text)
