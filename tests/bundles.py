@@ -1,20 +1,23 @@
-"""Tiny random models with a task of every kind, and their bundles."""
+"""Random prompts and heads with a task of every kind: tiny models and their bundles, and runs over real encoders."""
 
 from pathlib import Path
 
 import torch
 from tiny import LAYERS, tiny_model, tiny_tokenizer
 
-from benchmarks.results import Manifest
+from benchmarks.registry import find_suite
+from benchmarks.results import Manifest, write_model
 from benchmarks.task import Kind, TaskCard
 from exporters.bundle import BundleCard, write_bundle
 from exporters.export import describe, graph_of, tensors_of
-from harness.backbone import Backbone
+from harness.backbone import Backbone, load_backbone
+from harness.config import RunConfig, save_config
 from harness.heads import Pooling
 from harness.initial import random_states
 from harness.model import PromptedModel
 from harness.placement import Placement, Positions
 from harness.sharing import PromptBank
+from harness.store import save_weights
 
 CARDS = [
     TaskCard(name=name, suite="tiny", kind=kind, labels=labels, metrics=("accuracy",), max_length=40, stride=4)
@@ -90,3 +93,20 @@ def tiny_bundle(folder: Path, model: PromptedModel, cards: list[TaskCard] = CARD
     folder.mkdir()
     card = describe(model, tiny_manifest(model, cards))
     return write_bundle(folder, card, graph_of(model), tensors_of(model, cards), model.backbone.tokenizer.to_str())
+
+
+def demo_run(run: Path, name: str) -> PromptedModel:
+    """What a finished run of the demo suite over a named encoder leaves, but for its predictions: prompt and heads."""
+    cards = [task.card for task in find_suite("demo").tasks]
+    backbone = load_backbone(name)
+    torch.manual_seed(4)
+    shape = (1, backbone.layers, 2, backbone.heads, 5, backbone.head_dim)
+    bank = PromptBank(torch.randn(shape), {"": 0}, Placement(layers=tuple(range(backbone.layers))))
+    config = RunConfig(suite=["demo"], languages=["en", "de"], backbone=name)
+    model = PromptedModel(backbone, bank, cards, config.pooling).eval()
+    for head in model.heads.values():
+        torch.nn.init.normal_(head.weight, std=0.3)
+    save_config(config, run / "config.toml")
+    write_model(run / "manifest.json", tiny_manifest(model, cards))
+    save_weights(model, run)
+    return model

@@ -13,24 +13,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from bundles import tiny_manifest
+from bundles import demo_run
 
 from benchmarks.records import Example
 from benchmarks.registry import find_suite
-from benchmarks.results import write_model
 from benchmarks.task import Kind, TaskCard
 from exporters.export import export_folders
-from harness.backbone import load_backbone
-from harness.config import RunConfig, save_config
 from harness.decode import decode
 from harness.device import find_device
 from harness.evaluate import compute
 from harness.features import Feature, TextEncoder
 from harness.model import PromptedModel
-from harness.placement import Placement
-from harness.sharing import PromptBank
-from harness.store import save_weights
 
 HERE = Path(__file__).parent / "peers"
 ROWS = 6
@@ -70,21 +63,11 @@ def peers() -> Path:
 def asked(request: pytest.FixtureRequest, peers: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Asked]:
     """Every kind of task of the demo suite with random prompts and heads on a real encoder, exported."""
     folder = tmp_path_factory.mktemp("peers")
-    cards = [task.card for task in find_suite("demo").tasks]
-    backbone = load_backbone(request.param)
-    torch.manual_seed(4)
-    shape = (1, backbone.layers, 2, backbone.heads, 5, backbone.head_dim)
-    bank = PromptBank(torch.randn(shape), {"": 0}, Placement(layers=tuple(range(backbone.layers))))
-    config = RunConfig(suite=["demo"], languages=["en", "de"], backbone=request.param)
-    model = PromptedModel(backbone, bank, cards, config.pooling).eval()
-    for head in model.heads.values():
-        torch.nn.init.normal_(head.weight, std=0.3)
-    run = folder / "run"
-    save_config(config, run / "config.toml")
-    write_model(run / "manifest.json", tiny_manifest(model, cards))
-    save_weights(model, run)
-    export_folders(run, folder / "out", atol=1e-4, rows=2)
+    model = demo_run(folder / "run", request.param)
+    backbone = model.backbone
+    export_folders(folder / "run", folder / "out", atol=1e-4, rows=2)
     encoder = TextEncoder(backbone.tokenizer, backbone.pad_id, backbone.token_types, model.max_positions)
+    cards = [task.card for task in find_suite("demo").tasks]
     return [ask(folder / "out" / card.name, card, model, encoder) for card in cards]
 
 

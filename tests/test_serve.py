@@ -1,18 +1,14 @@
 """The service beside a session, and what it refuses."""
 
 import json
-import os
 import signal
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from bundles import tiny_bundle, tiny_prompted
+from serving import serving
 
 pytest.importorskip("starlette", reason="needs the extra `serve`")
 pytest.importorskip("uvicorn", reason="needs the extra `serve`")
@@ -23,7 +19,6 @@ from exporters.predict import read_question, record
 from exporters.serve import make_app
 from exporters.session import Session
 
-ROOT = Path(__file__).parents[1]
 ASKED = [
     {"task": "mood", "text": "w7 w8", "id": "a"},
     {"task": "names", "tokens": ["w7", "w8", "w9"]},
@@ -139,33 +134,11 @@ def test_a_failure_is_told_without_a_traceback(session: Session, monkeypatch: py
 
 
 def test_a_process_that_is_told_to_stop_finishes_what_it_took(bundle: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "exporters.serve", str(bundle), "--port", str(port), "--max-wait", "1500"]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(f"{address}/health").close()
-                break
-            except OSError:
-                time.sleep(0.1)
-
-        def ask() -> int:
-            body = json.dumps(ASKED).encode()
-            with urllib.request.urlopen(urllib.request.Request(f"{address}/answer", body)) as reply:
-                return len(json.load(reply))
-
-        with ThreadPoolExecutor(3) as threads:
-            waiting = [threads.submit(ask) for _ in range(3)]
-            time.sleep(0.5)
-            os.kill(process.pid, signal.SIGTERM)
-            assert [one.result() for one in waiting] == [len(ASKED)] * 3
-        assert "Traceback" not in process.communicate(timeout=60)[1]
+    with serving(bundle, "--max-wait", 1500) as service, ThreadPoolExecutor(3) as threads:
+        waiting = [threads.submit(service.ask, ASKED) for _ in range(3)]
+        time.sleep(0.5)
+        service.process.send_signal(signal.SIGTERM)
+        assert [len(one.result()) for one in waiting] == [len(ASKED)] * 3
+        assert "Traceback" not in service.process.communicate(timeout=60)[1]
         with pytest.raises(OSError):
-            ask()
-    finally:
-        process.kill()
-        process.wait()
+            service.ask(ASKED)

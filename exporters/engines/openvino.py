@@ -17,6 +17,10 @@ from exporters.engines.interface import Arrays, EngineCard
 
 DEVICE = "CPU"
 
+KERNELS = 100
+"""Kernels that are remembered by the shape that they are made for. OpenVINO's own bound is so wide that a service,
+which sees ever new shapes, would take gigabytes before it stops growing; and it answers no faster."""
+
 
 @cache
 def has_bf16() -> bool:
@@ -27,8 +31,8 @@ def has_bf16() -> bool:
 class OpenVino:
     """An ONNX file in OpenVINO.
 
-    The runtime always computes all outputs of what it compiled. So each set of outputs that is asked for is compiled
-    apart, when it is first asked for.
+    All outputs are computed, whichever are asked for: what a batch does not read has no rows in it, and each set of
+    outputs compiled apart would lay out the weights in memory once more.
 
     Args:
         model: the file.
@@ -42,17 +46,17 @@ class OpenVino:
     def __init__(self, model: Path, threads: int | None, bf16: bool) -> None:
         if bf16 and not has_bf16():
             raise PolypromptError("--engine openvino-bf16: this processor has no bf16; take --engine openvino")
-        self._core = openvino.Core()
-        self._settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32"}
+        core = openvino.Core()
+        settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32"}
+        settings["CPU_RUNTIME_CACHE_CAPACITY"] = KERNELS
         if threads is not None:
-            self._settings["INFERENCE_NUM_THREADS"] = threads
+            settings["INFERENCE_NUM_THREADS"] = threads
         try:
-            self._model = self._core.read_model(model)
+            self._compiled = core.compile_model(core.read_model(model), DEVICE, settings)
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise PolypromptError(f"{model}: OpenVINO cannot open it ({reason})") from None
-        self._compiled: dict[frozenset[str], openvino.CompiledModel] = {}
-        self._lock = threading.Lock()
+        self._inputs = {name for port in self._compiled.inputs for name in port.names}
         self._kept: dict[str, openvino.Tensor] = {}
         self._version = 0
         self._mine = threading.local()
@@ -62,7 +66,7 @@ class OpenVino:
             device="cpu",
             threads=threads,
             precision="bf16" if bf16 else "fp32",
-            attention="the plugin's choice, known once it is compiled",
+            attention=_attention(self._compiled),
         )
 
     def keep(self, tensors: Arrays) -> None:
@@ -73,45 +77,19 @@ class OpenVino:
 
     def run(self, names: Collection[str], feeds: Arrays) -> dict[str, NDArray[Any]]:
         """See `Engine`."""
-        request, inputs = self._request(frozenset(names))
-        fed = {name: array for name, array in feeds.items() if name in inputs}
-        results = request.infer(fed, share_inputs=True, share_outputs=True)
+        fed = {name: array for name, array in feeds.items() if name in self._inputs}
+        results = self._request().infer(fed, share_inputs=True, share_outputs=True)
         return {name: results[name] for name in names}
 
-    def _request(self, names: frozenset[str]) -> tuple[openvino.InferRequest, set[str]]:
-        """A request of this thread with the kept tensors in place, and the names of its inputs."""
-        mine: dict[frozenset[str], tuple[int, openvino.InferRequest, set[str]]] = self._mine.__dict__
-        version, request, inputs = mine.get(names, (-1, None, set()))
-        if request is None:
-            compiled = self._compile(names)
-            request, inputs = compiled.create_infer_request(), {n for port in compiled.inputs for n in port.names}
+    def _request(self) -> openvino.InferRequest:
+        """A request of this thread with the kept tensors in place."""
+        mine: tuple[int, openvino.InferRequest] | None = getattr(self._mine, "request", None)
+        version, request = mine or (-1, self._compiled.create_infer_request())
         if version != self._version:
-            for name, tensor in self._kept.items():
-                if name in inputs:
-                    request.set_tensor(name, tensor)
-            mine[names] = self._version, request, inputs
-        return request, inputs
-
-    def _compile(self, names: frozenset[str]) -> openvino.CompiledModel:
-        with self._lock:
-            if names not in self._compiled:
-                part = self._part(names)
-                self._compiled[names] = self._core.compile_model(part, DEVICE, self._settings)
-                self.card = self.card.model_copy(update={"attention": _attention(self._compiled[names])})
-            return self._compiled[names]
-
-    def _part(self, names: frozenset[str]) -> openvino.Model:
-        """The graph with these outputs and the inputs that they need; it shares its constants with the whole one."""
-        copy = self._model.clone()
-        results = [port.node for port in copy.outputs if port.names & names]
-        reached, ahead = set(), list(results)
-        while ahead:
-            node = ahead.pop()
-            if node.get_friendly_name() not in reached:
-                reached.add(node.get_friendly_name())
-                ahead += [value.get_node() for value in node.input_values()]
-        inputs = [node for node in copy.get_parameters() if node.get_friendly_name() in reached]
-        return openvino.Model(results, inputs, "polyprompt")
+            for name in self._kept.keys() & self._inputs:
+                request.set_tensor(name, self._kept[name])
+            self._mine.request = self._version, request
+        return request
 
 
 def _attention(compiled: openvino.CompiledModel) -> str:
