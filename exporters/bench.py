@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,13 +35,13 @@ def bench(engine: Engine, feeds: Arrays, output: str, seconds: float = SECONDS) 
     return 1000 * float(best)
 
 
-def batch_of(card: BundleCard, rows: int, length: int, pieces: int) -> tuple[dict[str, np.ndarray], str]:
-    """A batch for the first task of a bundle, and the output that answers; of a vocabulary of so many pieces."""
-    task = card.tasks[0]
-    ids = np.random.default_rng(0).integers(0, pieces, (rows, length))
+def batch_of(card: BundleCard, lengths: Sequence[int], pieces: int) -> tuple[dict[str, np.ndarray], str]:
+    """A batch for the first task of a bundle and the output that answers; pieces are of a vocabulary of so many."""
+    task, rows = card.tasks[0], len(lengths)
+    ids = np.random.default_rng(0).integers(0, pieces, (rows, max(lengths)))
     feeds = {
         "input_ids": ids,
-        "lengths": np.full(rows, length),
+        "lengths": np.array(lengths),
         "task_id": np.full(rows, task.task_id),
         **{name: np.zeros(0, np.int64) for name in card.row_inputs},
     }
@@ -78,7 +79,7 @@ def main() -> int:
     found = []
     for rows in _numbers(options.batch):
         for length in _numbers(options.length):
-            feeds, output = batch_of(card, rows, length, pieces)
+            feeds, output = batch_of(card, [length] * rows, pieces)
             taken = bench(engine, feeds, output)
             found.append({"batch": rows, "length": length, "ms": round(taken, 3), "rows/s": round(1000 * rows / taken)})
     if options.json:

@@ -24,6 +24,7 @@ from benchmarks.errors import PolypromptError
 from benchmarks.files import write_atomic
 from benchmarks.results import BackboneCard, read_model, write_model
 from benchmarks.task import TaskCard
+from exporters.batching import Pace
 from exporters.engines import EngineCard
 from exporters.graph import Graph, Output
 from exporters.store import known_sha256, put
@@ -34,6 +35,9 @@ from harness.placement import Placement
 
 CARD = "bundle.json"
 MODEL = "model.onnx"
+PACKED = "packed.onnx"
+"""The graph in packed form, see `exporters.packed`; it refers to the same weights."""
+
 STATIC = "openvino.onnx"
 """The graph of an int8 bundle with ranges of its states built in, which OpenVINO computes in integers."""
 
@@ -61,6 +65,10 @@ class StoredFile(BaseModel):
 
     bytes: int
     sha256: str
+
+
+def _is_none(value: object) -> bool:
+    return value is None
 
 
 def _is_empty(values: dict[str, int] | dict[str, float]) -> bool:
@@ -147,6 +155,8 @@ class Parity(BaseModel):
         difference: largest difference found, over all tasks. drop: most points lost by a task.
         milliseconds: a row, on these rows, with what turns text into pieces; on the machine of the check.
         tasks: task name -> its part.
+        pace: what the engine takes for a batch, see `exporters.pace`; None: it was not measured.
+        packed: the same of the packed form; None: there is none, or it does not agree.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -158,15 +168,20 @@ class Parity(BaseModel):
     drop: float
     milliseconds: float
     tasks: dict[str, TaskParity]
+    pace: Pace | None = Field(default=None, exclude_if=_is_none)
+    packed: Parity | None = Field(default=None, exclude_if=_is_none)
 
     def joined(self, later: Parity) -> Parity:
         """With the report on further tasks."""
         worst = {"difference": max(self.difference, later.difference), "drop": max(self.drop, later.drop)}
-        return self.model_copy(update={**worst, "tasks": {**self.tasks, **later.tasks}})
+        packed = None if self.packed is None or later.packed is None else self.packed.joined(later.packed)
+        return self.model_copy(update={**worst, "tasks": {**self.tasks, **later.tasks}, "packed": packed})
 
     def without(self, names: Collection[str]) -> Parity:
         """Of the tasks that are left."""
-        return self.model_copy(update={"tasks": {name: part for name, part in self.tasks.items() if name not in names}})
+        left = {name: part for name, part in self.tasks.items() if name not in names}
+        packed = None if self.packed is None else self.packed.without(names)
+        return self.model_copy(update={"tasks": left, "packed": packed})
 
 
 class KeptPieces(BaseModel):
@@ -264,7 +279,7 @@ class BundleCard(BaseModel):
     tasks: list[BundledTask]
     files: dict[str, StoredFile] = {}
     parity: dict[str, Parity] = {}
-    vocabulary: VocabularyReport | None = Field(default=None, exclude_if=lambda report: report is None)
+    vocabulary: VocabularyReport | None = Field(default=None, exclude_if=_is_none)
 
     def rows_of(self, task: BundledTask) -> RowInput:
         """The input of the graph in which the rows of a task are named."""
@@ -283,7 +298,13 @@ class BundleCard(BaseModel):
 
 
 def write_bundle(
-    folder: Path, card: BundleCard, graph: Graph, tasks: Tensors, tokenizer: str, beside: Iterable[Path] = ()
+    folder: Path,
+    card: BundleCard,
+    graph: Graph,
+    tasks: Tensors,
+    tokenizer: str,
+    beside: Iterable[Path] = (),
+    packed: Graph | None = None,
 ) -> BundleCard:
     """Write the files of a bundle into an existing folder.
 
@@ -293,6 +314,7 @@ def write_bundle(
         graph: the model and the weights of its encoder. tasks: what it is fed for the tasks.
         tokenizer: content of tokenizer.json.
         beside: other bundles, whose file of weights may be the same.
+        packed: the graph in packed form, over the same weights; None: there is none.
 
     Returns:
         The card that was written, with the hashes of the files.
@@ -300,7 +322,11 @@ def write_bundle(
     write_atomic(folder / MODEL, graph.model.SerializeToString(deterministic=True))
     write_atomic(folder / TOKENIZER, tokenizer)
     write_atomic(folder / TASKS, save(tasks))
-    files = {name: stored(folder / name) for name in (MODEL, TOKENIZER, TASKS)}
+    names = [MODEL, TOKENIZER, TASKS]
+    if packed is not None:
+        write_atomic(folder / PACKED, packed.model.SerializeToString(deterministic=True))
+        names.insert(1, PACKED)
+    files = {name: stored(folder / name) for name in names}
     weights = put(graph.backbone, folder, [other / graph.backbone.name for other in beside])
     files[graph.backbone.name] = StoredFile(bytes=graph.backbone.bytes, sha256=weights)
     card = card.model_copy(update={"files": files})
@@ -344,17 +370,25 @@ def open_bundle(folder: Path, hashed: Callable[[Path], str] = known_sha256) -> B
 
     def check(card: BundleCard) -> BundleCard:
         for name, stored in card.files.items():
-            path = folder / name
-            if not path.is_file():
-                raise PolypromptError(f"{path}: missing; the bundle is not complete, export the run again")
-            if path.stat().st_size != stored.bytes or hashed(path) != stored.sha256:
-                raise PolypromptError(
-                    f"{path}: damaged, it is not the file that {CARD} describes; export the run again"
-                )
-        _check_tensors(folder, card)
+            check_file(folder / name, stored, hashed)
+        for name in card.files:
+            if name.endswith(".onnx"):
+                _check_tensors(folder, card, name)
         return card
 
     return as_it_is(folder, check)
+
+
+def check_file(path: Path, stored: StoredFile, hashed: Callable[[Path], str] = known_sha256) -> None:
+    """See that a file is what a card says.
+
+    Raises:
+        PolypromptError: it is missing or another one.
+    """
+    if not path.is_file():
+        raise PolypromptError(f"{path}: missing; the bundle is not complete, export the run again")
+    if path.stat().st_size != stored.bytes or hashed(path) != stored.sha256:
+        raise PolypromptError(f"{path}: damaged, it is not the file that {CARD} describes; export the run again")
 
 
 def as_it_is(folder: Path, read: Callable[[BundleCard], Value]) -> Value:
@@ -501,26 +535,27 @@ def _check_version(path: Path) -> None:
             raise PolypromptError(f"{path}: a bundle of version 1, whose graph holds its tasks; export the run again")
 
 
-def _check_tensors(folder: Path, card: BundleCard) -> None:
+def _check_tensors(folder: Path, card: BundleCard, graph_name: str) -> None:
     """Every tensor outside of the graph lies inside a file of the bundle."""
+    path = folder / graph_name
     try:
-        graph = onnx.load(folder / MODEL, load_external_data=False).graph
+        graph = onnx.load(path, load_external_data=False).graph
     except DecodeError:
-        raise PolypromptError(f"{folder / MODEL}: not an ONNX file") from None
+        raise PolypromptError(f"{path}: not an ONNX file") from None
     for tensor in graph.initializer:
         if tensor.data_location != TensorProto.EXTERNAL:
             continue
         place = {entry.key: entry.value for entry in tensor.external_data}
         name = place.get("location", "")
-        _check_location(folder, name, MODEL)
+        _check_location(folder, name, graph_name)
         if name not in card.files:
-            raise PolypromptError(f"{folder / MODEL}: refers to {name!r}, which {CARD} does not list")
+            raise PolypromptError(f"{path}: refers to {name!r}, which {CARD} does not list")
         try:
             offset, length = int(place["offset"]), int(place["length"])
         except (KeyError, ValueError):
-            raise PolypromptError(f"{folder / MODEL}: tensor {tensor.name} has no place in {name}") from None
+            raise PolypromptError(f"{path}: tensor {tensor.name} has no place in {name}") from None
         if offset < 0 or length < 0 or offset + length > card.files[name].bytes:
-            raise PolypromptError(f"{folder / MODEL}: tensor {tensor.name} lies beyond the end of {name}")
+            raise PolypromptError(f"{path}: tensor {tensor.name} lies beyond the end of {name}")
 
 
 def _check_location(folder: Path, name: str, where: str) -> None:

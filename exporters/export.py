@@ -26,6 +26,8 @@ from exporters.calibrate import calibrate
 from exporters.graph import Blueprint, Graph, build_graph
 from exporters.layout import CARD as FOLDERS
 from exporters.layout import Contents, FolderCard, FoldersCard, TaskFolder, write_folder
+from exporters.pace import with_paces
+from exporters.packed import build_packed, can_pack
 from exporters.precision import Precision, in_precision
 from exporters.single import build_single
 from exporters.store import remember
@@ -92,18 +94,21 @@ def export(
     rows = rows or (ROWS if precision is Precision.FP32 else SCORED_ROWS)
     manifest, model, samples, vocabulary = _open(run, rows, task_files, keep)
     graph, tensors = in_precision(graph_of(model), precision), tensors_of(model, manifest.tasks)
+    packed = None
+    if precision is not Precision.FP16 and can_pack(blueprint_of(model), model.backbone.layers):  # fp16 is for GPUs
+        packed = in_precision(graph_of(model, build_packed), precision)
     card = describe(model, manifest).model_copy(update={"precision": precision.value, "vocabulary": vocabulary})
     if form is Form.ALL:
         tasks, tensors = side_by_side(card.tasks, tensors)
         card = card.model_copy(update={"form": form, "tasks": tasks})
     with complete_or_absent(out) as folder:
-        card = write_bundle(folder, card, graph, tensors, model.backbone.tokenizer.to_str(), beside(out))
+        card = write_bundle(folder, card, graph, tensors, model.backbone.tokenizer.to_str(), beside(out), packed)
         original = partial(compute, model, device=find_device("fp32", cpu=True))
         if precision is Precision.INT8:
             card = calibrate(folder, card, {(name, code): r for name, s in samples.items() for code, r in s.items()})
         exact = atol if precision is Precision.FP32 else None
         parity, left_out = verify_engines(folder, original, samples, exact, max_drop)
-        card = card.model_copy(update={"parity": parity})
+        card = with_paces(folder, card.model_copy(update={"parity": parity}))
         write_model(folder / CARD, card)
     remember(out / graph.backbone.name, card.files[graph.backbone.name].sha256)
     for sentence in left_out:
@@ -298,6 +303,8 @@ def _spread(size: int, count: int) -> list[int]:
 
 
 def _report(card: BundleCard, out: Path, seconds: float) -> str:
+    padded = card.parity.items()
+    reports = [*padded, *((f"{name}, packed", report.packed) for name, report in padded if report.packed is not None)]
     lines = [
         (
             engine if number == 0 else "",
@@ -308,7 +315,7 @@ def _report(card: BundleCard, out: Path, seconds: float) -> str:
             f"{100 * part.agreement:.1f} %",
             *("" if points is None else f"{points:.1f}" for points in (part.original, part.score)),
         )
-        for engine, parity in card.parity.items()
+        for engine, parity in reports
         for number, (name, part) in enumerate(parity.tasks.items())
     ]
     headers = ("engine", "task", "rows", "languages", "largest difference", "equal predictions", "PyTorch", "score")

@@ -12,7 +12,7 @@ from typing import Any
 import onnx
 
 from benchmarks.errors import run_command
-from exporters.bundle import MODEL, open_bundle
+from exporters.bundle import MODEL, PACKED, open_bundle
 from exporters.list import described
 
 
@@ -22,8 +22,9 @@ def inspected(folder: Path) -> dict[str, Any]:
     Returns:
         "run", "method", "backbone", "precision", "pooling"; "prompts", where the graph has room for them; "files", by
         name "bytes", "sha256" and "shared", how many bundles and caches have the same file on this disk; "bytes" of
-        all; "graph" with "opset", "nodes" by operator, "inputs" and "outputs" with their shapes; "tasks" as
-        `exporters.list` has them; "parity" as in bundle.json.
+        all; "forms" of a batch, each with the engines that it is verified in; "graph", the padded one, with "opset",
+        "nodes" by operator, "inputs" and "outputs" with their shapes; "tasks" as `exporters.list` has them; "parity" as
+        in bundle.json.
     """
     card = open_bundle(folder)
     model = onnx.load(folder / MODEL, load_external_data=False)
@@ -36,6 +37,10 @@ def inspected(folder: Path) -> dict[str, Any]:
             for name, file in card.files.items()
         },
         "bytes": sum(file.bytes for file in card.files.values()),
+        "forms": {
+            "padded": list(card.parity),
+            **({"packed": [n for n, one in card.parity.items() if one.packed]} if PACKED in card.files else {}),
+        },
         "graph": {
             "opset": {entry.domain or "ai.onnx": entry.version for entry in model.opset_import},
             "nodes": dict(Counter(node.op_type for node in model.graph.node).most_common()),
@@ -67,17 +72,24 @@ def _report(folder: Path, about: dict[str, Any]) -> str:
             *files,
             f"encoder: {backbone['name']}, {backbone['family']}, hidden size {backbone['hidden']}",
             f"graph: room for prompts {room}; {sum(graph['nodes'].values())} nodes: {nodes}",
+            f"forms: {'; '.join(_form(name, engines) for name, engines in about['forms'].items())}",
             f"tasks: {', '.join(task['task'] for task in about['tasks'])}",
             f"agreement with PyTorch: {_agreement(about['parity'])}",
         ]
     )
 
 
+def _form(name: str, engines: list[str]) -> str:
+    return f"{name} in {', '.join(engines) or 'no engine that was compared'}"
+
+
 def _agreement(parity: dict[str, Any]) -> str:
     """Of each engine that was compared."""
     found = [
         f"{name} within {one['difference']:.1e}, {one['drop']:.2f} points lost, {one['milliseconds']:.2f} ms a row"
-        for name, one in parity.items()
+        for engine, padded in parity.items()
+        for name, one in ((engine, padded), (f"{engine}, packed", padded.get("packed")))
+        if one is not None
     ]
     return "; ".join(found) or "not compared"
 

@@ -10,6 +10,11 @@ from exporters.graph import Blueprint, Graph, Place, Rows, Writer
 from exporters.weights import EncoderWeights
 
 
+def can_pack(blueprint: Blueprint, layers: int) -> bool:
+    """Whether a graph has anything to pack: layers below the last one, and no prompts among the pieces of its rows."""
+    return layers > 1 and (blueprint.placement is None or blueprint.placement.layers is not None)
+
+
 def build_packed(weights: EncoderWeights, blueprint: Blueprint) -> Graph:
     """The graph of `exporters.graph.build_graph` with the same inputs, outputs and file of weights, in packed form.
 
@@ -29,8 +34,8 @@ class _Packed(Writer):
 
     def layers(self, rows: Rows, places: Sequence[Place | None]) -> str:
         """See `Writer`."""
-        if not places or (self.placement is not None and self.placement.layers is None):
-            return super().layers(rows, places)  # prompts that are vectors are pieces of the rows themselves
+        if not can_pack(self.blueprint, len(self.weights.layers)):
+            return super().layers(rows, places)
         piece = self.node("Range", [self.integers(0), self.node("Squeeze", [rows.longest]), self.integers(1)])
         real = self.node("Less", [piece, self.node("Unsqueeze", [rows.lengths, self.integers([1])])])
         flat = self.node("Reshape", [real, self.integers([-1])])

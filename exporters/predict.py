@@ -240,10 +240,16 @@ def main() -> int:
         help=f"{', '.join(ENGINES)}, or {AUTO}: the fastest of those that are installed and verified for the bundle "
         "(default: %(default)s)",
     )
+    parser.add_argument(
+        "--no-packed",
+        action="store_true",
+        help="fill rows of different lengths up, always: saves the memory of a second graph",
+    )
     options = parser.parse_intermixed_args()  # else a text behind an option is refused
     exported = options.bundle / "export"
     inside = not (options.bundle / CARD).is_file() and (exported / CARD).is_file()
-    session = Session(exported if inside else options.bundle, options.threads, options.provider, options.engine)
+    folder, packed = exported if inside else options.bundle, not options.no_packed
+    session = Session(folder, options.threads, options.provider, options.engine, packed)
     if options.jsonl is None:
         _answer_one(session, options)
     elif options.text is not None:

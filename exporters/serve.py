@@ -324,6 +324,11 @@ def main() -> int:
         help=f"{', '.join(ENGINES)}, or {AUTO}: the fastest that is verified for the bundle (default: %(default)s)",
     )
     parser.add_argument(
+        "--no-packed",
+        action="store_true",
+        help="fill rows of different lengths up, always: saves the memory of a second graph",
+    )
+    parser.add_argument(
         "--queue", type=int, default=1024, metavar="N", help="questions that may wait or be under way (default: 1024)"
     )
     parser.add_argument("--max-body", type=int, default=1 << 20, metavar="BYTES", help="of a request (default: 1 MiB)")
@@ -335,7 +340,8 @@ def main() -> int:
         raise PolypromptError("--queue and --max-body must be at least 1, --max-wait from 0 to 60000 milliseconds")
     exported = options.bundle / "export"
     inside = not (options.bundle / CARD).is_file() and (exported / CARD).is_file()
-    session = Session(exported if inside else options.bundle, options.threads, options.provider, options.engine)
+    folder, packed = exported if inside else options.bundle, not options.no_packed
+    session = Session(folder, options.threads, options.provider, options.engine, packed)
     app = make_app(session, options.queue, options.max_body, options.max_wait / 1000)
     uvicorn.run(app, host=options.host, port=options.port, log_level="warning")
     return 0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +18,18 @@ from benchmarks.errors import PolypromptError
 from benchmarks.records import Example, Prediction
 from benchmarks.task import Kind, TaskCard
 from benchmarks.thresholds import with_threshold
-from exporters.batching import split
+from exporters.batching import ASSUMED, Batch, plan
 from exporters.bundle import (
     MODEL,
+    PACKED,
     STATIC,
     TOKENIZER,
     BundleCard,
     BundledTask,
     RowInput,
+    StoredFile,
     as_it_is,
+    check_file,
     find_bundled,
     open_bundle,
     read_tasks,
@@ -40,6 +45,9 @@ PREDICATE = "B-V"
 
 TOKENS_A_BATCH = 4096
 """Pieces of a batch, padding included: enough for a full load of the processor, little enough to stay in its caches."""
+
+Form = Literal["padded", "packed"]
+"""Of rows that differ in length: filled up to the longest, or one behind the other, see `exporters.packed`."""
 
 
 Place = tuple[str, str]
@@ -106,31 +114,48 @@ class Session:
         threads: of the runtime; None: one a core.
         provider: "cpu" or "cuda".
         engine: one of `exporters.engines.ENGINES`; "auto": of those that are installed and verified for the bundle the
-            one that was fastest then; or one that has opened the bundle's graph.
+            one that was fastest then; or one that has opened a graph of the bundle.
+        packed: use the packed form too, where it is verified for the engine and takes less time. Its graph is opened
+            when it would have saved as much time as that takes.
 
     Attributes:
         tasks: task name -> card.
+        batches: how many were computed, by form.
 
     Raises:
         PolypromptError: the bundle is missing or damaged, or the provider or the engine is not to be had.
     """
 
     def __init__(
-        self, bundle: Path, threads: int | None = None, provider: str = "cpu", engine: str | Engine = AUTO
+        self,
+        bundle: Path,
+        threads: int | None = None,
+        provider: str = "cpu",
+        engine: str | Engine = AUTO,
+        packed: bool = True,
     ) -> None:
         self._bundle, self._card = bundle, open_bundle(bundle)
+        self._name, self._threads = "", threads
         if isinstance(engine, str):
-            name = fastest(self._card, provider) if engine == AUTO else engine
-            engine = open_engine(
-                name, bundle / model_file(self._card, name), threads, provider, self._card.shortest_limit
-            )
+            self._name = fastest(self._card, provider) if engine == AUTO else engine
+            file = bundle / model_file(self._card, self._name)
+            engine = open_engine(self._name, file, threads, provider, self._card.shortest_limit)
         self._engine = engine
+        self._packed: Engine | None = None
+        self._packs, self._missed = packed and provider == "cpu", 0.0  # microseconds
+        self._opening = threading.Lock()
+        self.batches: Counter[Form] = Counter()
         as_it_is(bundle, self._take)
 
     @property
     def engine(self) -> EngineCard:
         """What computes."""
         return self._engine.card
+
+    @property
+    def forms(self) -> tuple[Form, ...]:
+        """Forms that batches may have; which ones they had is in `batches`."""
+        return ("padded",) if self._paces[1] is None else ("padded", "packed")
 
     def refresh(self) -> None:
         """Answer for the tasks that the bundle has now; the graph and the encoder's weights stay loaded.
@@ -144,8 +169,8 @@ class Session:
         as_it_is(self._bundle, self._take)
 
     def _take(self, card: BundleCard) -> None:
-        for name, stored in self._card.files.items():
-            if name not in {task.file for task in self._card.tasks} and card.files.get(name) != stored:
+        for name, stored in self._lasting():
+            if card.files.get(name) != stored:
                 raise PolypromptError(f"{self._bundle / name}: was replaced; open a new session")
         tasks, tensors = read_tasks(self._bundle, card)
         masks = {task.card.name: task.mask_id for task in tasks if task.mask_id is not None}
@@ -156,7 +181,18 @@ class Session:
         }
         self._card, self._tasks = card, {task.card.name: task for task in tasks}
         self.tasks: dict[str, TaskCard] = {name: task.card for name, task in self._tasks.items()}
+        found = card.parity.get(self._name)
+        packed = None if not self._packs or found is None or found.packed is None else found.packed.pace
+        self._paces = ASSUMED if found is None or found.pace is None else found.pace, packed
+        self._tensors = tensors
         self._engine.keep(tensors)
+        if self._packed is not None:
+            self._packed.keep(tensors)
+
+    def _lasting(self) -> list[tuple[str, StoredFile]]:
+        """Files that do not depend on the tasks."""
+        tasks = {task.file for task in self._card.tasks}
+        return [(name, stored) for name, stored in self._card.files.items() if name not in tasks]
 
     def predict(self, task: str, examples: Sequence[Example], language: str = "") -> list[Prediction]:
         """Predictions of one task, one an example, in order.
@@ -233,16 +269,43 @@ class Session:
                 row = rows.setdefault(same, Row(number, feature, []))
                 row.asked.append(((name, language), index))
         ordered = sorted(rows.values(), key=lambda row: len(row.feature))
-        for batch in split([len(row.feature) for row in ordered], TOKENS_A_BATCH):
-            for place, index, output in self._run_batch(ordered[batch]):
+        for batch in self._plan([len(row.feature) for row in ordered]):
+            engine = self._open_packed() if batch.packed else self._engine
+            self.batches["packed" if batch.packed else "padded"] += 1
+            for place, index, output in self._run_batch(engine, ordered[batch.rows]):
                 results[place].outputs[index] = output
         return results
+
+    def _plan(self, lengths: Sequence[int]) -> list[Batch]:
+        """Batches of rows of ascending length."""
+        padded, packed = self._paces
+        best = plan(lengths, TOKENS_A_BATCH, padded, packed)
+        if packed is None or self._packed is not None or not any(batch.packed for batch in best.batches):
+            return best.batches
+        without = plan(lengths, TOKENS_A_BATCH, padded)
+        self._missed += without.cost - best.cost
+        return without.batches if self._missed < packed.opening else best.batches
+
+    def _open_packed(self) -> Engine:
+        """What computes packed batches; it is opened once.
+
+        Raises:
+            PolypromptError: a file is not what it was when the bundle was opened.
+        """
+        with self._opening:
+            if self._packed is None:
+                for name, stored in self._lasting():
+                    check_file(self._bundle / name, stored)
+                engine = open_engine(self._name, self._bundle / PACKED, self._threads, second=True)
+                engine.keep(self._tensors)
+                self._packed = engine
+            return self._packed
 
     def _features(self, name: str, examples: Sequence[Example]) -> list[Feature]:
         task = self._task(name)
         return self._encoders[task.max_positions].features(task.card, examples)
 
-    def _run_batch(self, rows: Sequence[Row]) -> Iterator[tuple[Place, int, Floats]]:
+    def _run_batch(self, engine: Engine, rows: Sequence[Row]) -> Iterator[tuple[Place, int, Floats]]:
         padded = pad([row.feature for row in rows], self._card.pad_id)
         feeds = {
             "input_ids": padded.input_ids,
@@ -259,7 +322,7 @@ class Session:
                 there = read[self._card.rows_of(task)]
                 there.setdefault(number, len(there))
         feeds |= {name: np.array(list(there), np.int64) for name, there in read.items()}
-        results = self._engine.run(names, feeds)
+        results = engine.run(names, feeds)
         for number, row in enumerate(rows):
             for place, index in row.asked:
                 task = self._tasks[place[0]]

@@ -30,7 +30,12 @@ def installed(provider: str = "cpu") -> list[str]:
 
 
 def open_engine(
-    name: str, model: Path, threads: int | None = None, provider: str = "cpu", longest: int | None = None
+    name: str,
+    model: Path,
+    threads: int | None = None,
+    provider: str = "cpu",
+    longest: int | None = None,
+    second: bool = False,
 ) -> Engine:
     """Open an ONNX file.
 
@@ -40,6 +45,7 @@ def open_engine(
         threads: None: one a core.
         provider: one of `PROVIDERS`.
         longest: pieces up to which rows may be filled up; None: any number.
+        second: another graph over the same weights is open; no copy of them is made where the engine can do without.
 
     Raises:
         PolypromptError: no such engine or provider, not to be had here, or it cannot open the file.
@@ -52,7 +58,7 @@ def open_engine(
         from exporters.engines.cuda import open_cuda
         from exporters.engines.onnxruntime import open_cpu
 
-        return open_cpu(model, threads) if provider == "cpu" else open_cuda(model, longest)
+        return open_cpu(model, threads, second) if provider == "cpu" else open_cuda(model, longest)
     if provider != "cpu":
         raise PolypromptError(f"--engine {name}: computes on the CPU alone; --provider {provider} is for onnxruntime")
     if find_spec("openvino") is None:

@@ -42,13 +42,17 @@ class OnnxRuntime:
         return {name: value.numpy() for name, value in zip(names, found, strict=True)}
 
 
-def open_cpu(model: Path, threads: int | None) -> OnnxRuntime:
+def open_cpu(model: Path, threads: int | None, second: bool = False) -> OnnxRuntime:
     """Open a file.
+
+    Args:
+        second: compute with the weights as they lie in the file, which all graphs of a process share. Otherwise the
+            runtime keeps a copy of its own in the order in which its products read them.
 
     Raises:
         PolypromptError: it is no file for ONNX Runtime.
     """
-    return OnnxRuntime(open_session(model, "CPUExecutionProvider", {}, threads), cpu_card(threads))
+    return OnnxRuntime(open_session(model, "CPUExecutionProvider", {}, threads, not second), cpu_card(threads))
 
 
 def cpu_card(threads: int | None = None) -> EngineCard:
@@ -64,15 +68,20 @@ def cpu_card(threads: int | None = None) -> EngineCard:
 
 
 def open_session(
-    model: Path, provider: str, settings: Mapping[str, str], threads: int | None
+    model: Path, provider: str, settings: Mapping[str, str], threads: int | None, reorder: bool = True
 ) -> onnxruntime.InferenceSession:
     """Open a file with one provider and no other to fall back on.
+
+    Args:
+        reorder: copy weights into the order in which products read them.
 
     Raises:
         PolypromptError: it is no file for ONNX Runtime, or the provider is not to be had.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = SILENT  # what goes wrong is said below, once
+    if not reorder:
+        options.add_session_config_entry("session.disable_prepacking", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
     got: list[str] = onnxruntime.get_available_providers()
