@@ -5,7 +5,8 @@ as `exporters.export` writes it, in each engine and precision. The others comput
 and without a prompt: transformers' modules in torch (fp32, bf16; compiled with `--compile`), and the graph that
 `torch.onnx.export` makes of them, in ONNX Runtime as it comes and in OpenVINO.
 
-ragged: a batch in which rows differ in length, padded, split as `exporters.session` does, in packed form, and both.
+ragged: a batch in which rows differ in length: padded, in packed form, split into padded batches, and as
+`exporters.session` computes it, which splits and packs by what each costs the engine.
 mixed: rows of 16 tasks in one batch, beside the same rows of one task.
 prefix: the same graph without a prompt, beside what the prompt costs by arithmetic, slots / (6 hidden + pieces).
 limit: time that the needed products take at the speed that the processor has for them in bf16.
@@ -20,8 +21,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from functools import partial
-from itertools import product
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -35,20 +35,22 @@ from torch import Tensor, nn
 from benchmarks.errors import run_command
 from benchmarks.registry import find_task
 from benchmarks.task import TaskCard
-from exporters.batching import split
+from exporters.batching import Pace, Plan, plan
+from exporters.bundle import MODEL, PACKED, BundleCard, write_bundle
 from exporters.engines import Engine, installed, open_engine
-from exporters.export import graph_of, tensors_of
-from exporters.graph import Blueprint, Graph, build_graph
+from exporters.export import describe, graph_of, tensors_of
+from exporters.graph import build_graph
+from exporters.pace import measure
 from exporters.packed import build_packed
 from exporters.precision import Precision, in_precision
 from exporters.session import TOKENS_A_BATCH
-from exporters.weights import EncoderWeights
 from harness.backbone import Backbone, load_backbone
 from harness.heads import Pooling
 from harness.model import PromptedModel
 from harness.placement import Placement
 from harness.screen import Screen
 from harness.sharing import PromptBank
+from tests.bundles import tiny_manifest
 from tests.speed.matrices import Shape, peak, row_products
 from tests.speed.ratios import Spread, interleave, ratios, spread
 
@@ -60,7 +62,6 @@ RAGGED = (128, 0.29)
 """Pieces of the longest row, and the share of real ones in the padded batch."""
 
 Ints = NDArray[np.int64]
-Form = Callable[[EncoderWeights, Blueprint], Graph]
 
 
 class Plain(nn.Module):
@@ -93,27 +94,48 @@ def prompted(backbone: Backbone, tasks: int, slots: int = SLOTS, shared: bool = 
 
 
 class Ours:
-    """An exported graph in an engine, in the padded or the packed form."""
+    """A bundle in an engine, with a graph a form.
 
-    def __init__(
-        self, folder: Path, model: PromptedModel, precision: Precision, engine: str, form: Form = build_graph
-    ) -> None:
-        file = folder / f"{form.__name__}.onnx"
-        if not file.is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            graph = in_precision(graph_of(model, form), precision)
-            file.write_bytes(graph.model.SerializeToString())
-            with (folder / graph.backbone.name).open("wb") as weights:
-                graph.backbone.write(weights)
-        self._engine: Engine = open_engine(engine, file)
-        self._engine.keep(tensors_of(model, cards(len(model.tasks))))
+    Args:
+        folder: the bundle. card: its card. model: what it was made from. engine: name of the engine.
+    """
 
-    def __call__(self, ids: Ints, lengths: Ints, tasks: Ints) -> Any:
+    def __init__(self, folder: Path, card: BundleCard, model: PromptedModel, engine: str) -> None:
+        self._folder, self._card, self._name = folder, card, engine
+        self._tensors = tensors_of(model, cards(len(model.tasks)))
+        self._engine = self._open(packed=False)
+        self._packed: Engine | None = None
+
+    def _open(self, packed: bool) -> Engine:
+        """As `exporters.session` does."""
+        engine = open_engine(self._name, self._folder / (PACKED if packed else MODEL), second=packed)
+        engine.keep(self._tensors)
+        return engine
+
+    @cached_property
+    def paces(self) -> list[Pace]:
+        """Of the padded and the packed form, as an export measures them."""
+        return measure(self._folder, self._card, self._name, [MODEL, PACKED])
+
+    def plan(self, lengths: Ints, packed: bool = True) -> Plan:
+        """As a session cuts rows of ascending length; without packing where that is not asked for."""
+        padded, other = self.paces
+        return plan(lengths.tolist(), TOKENS_A_BATCH, padded, other if packed else None)
+
+    def in_parts(self, parts: Plan, ids: Ints, lengths: Ints, tasks: Ints) -> None:
+        """Compute a plan."""
+        for rows, packed in parts.batches:
+            self(ids[rows, : lengths[rows][-1]], lengths[rows], tasks[rows], packed)
+
+    def __call__(self, ids: Ints, lengths: Ints, tasks: Ints, packed: bool = False) -> Any:
         """Logits, [batch, labels]."""
+        if packed and self._packed is None:
+            self._packed = self._open(packed=True)
         count = len(ids)
         feeds = {"input_ids": ids, "lengths": lengths, "task_id": tasks, "token_type_ids": np.zeros_like(ids)}
         feeds |= {"sequence_rows": np.arange(count), "whole_rows": np.zeros(0, np.int64)}
-        return self._engine.run(["sequence_logits"], feeds)
+        engine = self._packed if packed and self._packed is not None else self._engine
+        return engine.run(["sequence_logits"], feeds)
 
 
 def timed(call: Callable[[], Any]) -> Callable[[], float]:
@@ -160,13 +182,19 @@ def others(backbone: Backbone, folder: Path, compiled: bool) -> dict[str, Callab
     return found
 
 
-def forms(model: PromptedModel, folder: Path, form: Form = build_graph) -> dict[str, Ours]:
+def forms(model: PromptedModel, folder: Path) -> dict[str, Ours]:
     """An exported model in each engine and precision that this machine has."""
-    found = {}
-    for precision, engine in product((Precision.FP32, Precision.INT8), installed()):
-        name = f"ours, {engine}" + ("" if precision is Precision.FP32 else f" {precision.value}")
-        if (precision, engine) != (Precision.INT8, "openvino-bf16"):
-            found[name] = Ours(folder / precision.value, model, precision, engine, form)
+    found, about = {}, describe(model, tiny_manifest(model, cards(len(model.tasks))))
+    for precision in (Precision.FP32, Precision.INT8):
+        bundle = folder / precision.value
+        bundle.mkdir(parents=True)
+        graph, packed = (in_precision(graph_of(model, form), precision) for form in (build_graph, build_packed))
+        tensors, tokenizer = tensors_of(model, cards(len(model.tasks))), model.backbone.tokenizer.to_str()
+        card = write_bundle(bundle, about, graph, tensors, tokenizer, packed=packed)
+        for engine in installed():
+            name = f"ours, {engine}" + ("" if precision is Precision.FP32 else f" {precision.value}")
+            if (precision, engine) != (Precision.INT8, "openvino-bf16"):
+                found[name] = Ours(bundle, card, model, engine)
     return found
 
 
@@ -186,7 +214,6 @@ class Bench:
     def __init__(self, backbone: Backbone, folder: Path, compiled: bool) -> None:
         self.backbone, self._random = backbone, np.random.default_rng(0)
         self.ours = forms(prompted(backbone, TASKS), folder / "prompted")
-        self.packed = forms(prompted(backbone, TASKS), folder / "prompted", build_packed)
         self.bare = forms(prompted(backbone, 1, slots=0), folder / "bare")
         self.others = others(backbone, folder, compiled)
 
@@ -228,23 +255,17 @@ class Bench:
         return found
 
     def ragged(self, rows: int, seconds: float) -> dict[str, Spread]:
-        """A batch of rows of different lengths: split as in a session beside one padded batch."""
+        """A batch of rows of different lengths: as in a session, and in other ways, beside one padded batch."""
         longest, share = RAGGED
         lengths = np.sort(ragged(rows, longest, share, self._random))
         ids, tasks, found = self._pieces(rows, longest), np.zeros(rows, np.int64), {}
-        parts = split(lengths.tolist(), TOKENS_A_BATCH)
-
-        def in_parts(mine: Ours) -> None:
-            for part in parts:
-                mine(ids[part, : lengths[part][-1]], lengths[part], tasks[part])
-
         for name, mine in self.ours.items():
-            packed = self.packed[name]
+            split, chosen = mine.plan(lengths, packed=False), mine.plan(lengths)
             ways = {
                 "padded": timed(partial(mine, ids, lengths, tasks)),
-                "split": timed(partial(in_parts, mine)),
-                "packed": timed(partial(packed, ids, lengths, tasks)),
-                "split and packed": timed(partial(in_parts, packed)),
+                "packed": timed(partial(mine, ids, lengths, tasks, packed=True)),
+                "split": timed(partial(mine.in_parts, split, ids, lengths, tasks)),
+                "as in a session": timed(partial(mine.in_parts, chosen, ids, lengths, tasks)),
             }
             times = interleave(ways, seconds, least=3)
             real = f"{rows}x{longest}, {lengths.sum() / ids.size:.0%} real, {name}"
