@@ -12,18 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
+import torch
 from bundles import demo_run
 
 from benchmarks.records import Example
 from benchmarks.registry import find_suite
 from benchmarks.task import Kind, TaskCard
 from exporters.export import export_folders
+from harness.backbone import load_backbone
 from harness.decode import decode
 from harness.device import find_device
 from harness.evaluate import compute
 from harness.features import Feature, TextEncoder
 from harness.model import PromptedModel
+from tests.speed import optimum
 
 HERE = Path(__file__).parent / "peers"
 ROWS = 6
@@ -144,6 +148,18 @@ def test_optimum_and_sentence_transformers(asked: list[Asked], side: str, peers:
     for one, answer in zip(asked, found, strict=True):
         check(one, answer["logits"], answer["answers"], exact=True)
         assert answer["answers"] or one.card.kind is Kind.CHOICE
+
+
+def test_the_export_by_optimum_that_the_bench_times(peers: Path, tmp_path: Path) -> None:
+    """It is the model that it is made of, for batches of any size."""
+    model = optimum.classifier(load_backbone("minilm-l6-en"), 4)
+    session = onnxruntime.InferenceSession(optimum.export(model, tmp_path), providers=["CPUExecutionProvider"])
+    for shape in ((1, 7), (3, 20)):
+        ids, mask = torch.randint(5, 30_000, shape), torch.ones(shape, dtype=torch.long)
+        (found,) = session.run(None, optimum.feeds(session, ids, mask))
+        with torch.inference_mode():
+            wanted = model(input_ids=ids, attention_mask=mask).logits
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("side", ["right", "left"])

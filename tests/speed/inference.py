@@ -3,7 +3,8 @@
 One classification task with a prompt of 16 slots in all layers, on rows of random pieces, all of one length; the graph
 as `exporters.export` writes it, in each engine and precision. The others compute the same encoder with the same head
 and without a prompt: transformers' modules in torch (fp32, bf16; compiled with `--compile`), and the graph that
-`torch.onnx.export` makes of them, in ONNX Runtime as it comes and in OpenVINO.
+`torch.onnx.export` makes of them, in ONNX Runtime as it comes and in OpenVINO; and what Optimum exports of the class
+that is fine-tuned for classification, where the environment of `tox -e peers` is there.
 
 ragged: a batch in which rows differ in length: padded, in packed form, split into padded batches, and as
 `exporters.session` computes it, which splits and packs by what each costs the engine.
@@ -32,7 +33,7 @@ from numpy.typing import NDArray
 from tabulate import tabulate
 from torch import Tensor, nn
 
-from benchmarks.errors import run_command
+from benchmarks.errors import PolypromptError, run_command
 from benchmarks.registry import find_task
 from benchmarks.task import TaskCard
 from exporters.batching import Pace, Plan, plan
@@ -51,6 +52,7 @@ from harness.placement import Placement
 from harness.screen import Screen
 from harness.sharing import PromptBank
 from tests.bundles import tiny_manifest
+from tests.speed import optimum
 from tests.speed.matrices import Shape, peak, row_products
 from tests.speed.ratios import Spread, interleave, ratios, spread
 
@@ -175,6 +177,12 @@ def others(backbone: Backbone, folder: Path, compiled: bool) -> dict[str, Callab
         return dict(zip(names, (tensor.numpy() for tensor in tensors), strict=True))
 
     found["naive export, onnxruntime"] = lambda *tensors: session.run(None, fed(*tensors))
+    try:
+        exported = optimum.export(optimum.classifier(backbone, len(cards(1)[0].labels)), folder / "optimum")
+        theirs = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
+        found["optimum-onnx, onnxruntime"] = lambda *tensors: theirs.run(None, optimum.feeds(theirs, *tensors))
+    except PolypromptError as error:
+        Screen().say(f"left out: optimum-onnx; {error}")
     for engine in installed():
         if engine.startswith("openvino"):
             opened = open_engine(engine, file)
