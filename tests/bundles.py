@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-from tiny import LAYERS, tiny_model, tiny_tokenizer
 
 from benchmarks.registry import find_suite
 from benchmarks.results import Manifest, write_model
@@ -18,6 +17,7 @@ from harness.model import PromptedModel
 from harness.placement import Placement, Positions
 from harness.sharing import PromptBank
 from harness.store import save_weights
+from tests.tiny import LAYERS, tiny_model, tiny_tokenizer
 
 CARDS = [
     TaskCard(name=name, suite="tiny", kind=kind, labels=labels, metrics=("accuracy",), max_length=40, stride=4)
