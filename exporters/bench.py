@@ -51,10 +51,10 @@ def batch_of(card: BundleCard, lengths: Sequence[int], pieces: int) -> tuple[dic
     return feeds, task.output
 
 
-def _numbers(text: str) -> list[int]:
-    numbers = [int(part) if part.isdigit() else 0 for part in text.split(",")]
+def _numbers(option: str, text: str) -> list[int]:
+    numbers = [int(part) if part.isdecimal() else 0 for part in text.split(",")]
     if min(numbers) < 1:
-        raise PolypromptError(f"{text}: must be numbers such as 1,8,32")
+        raise PolypromptError(f"{option} {text}: must be numbers such as 1,8,32")
     return numbers
 
 
@@ -69,7 +69,11 @@ def main() -> int:
     parser.add_argument("--threads", type=int, help="of the runtime (default: one a core)")
     parser.add_argument("--json", action="store_true", help="print a JSON object instead of a table")
     options = parser.parse_args()
+    batches, lengths = _numbers("--batch", options.batch), _numbers("--length", options.length)
     card = open_bundle(options.bundle)
+    longest = card.tasks[0].max_positions
+    if max(lengths) > longest:
+        raise PolypromptError(f"--length {options.length}: rows of this bundle have {longest} pieces at most")
     name = fastest(card, options.provider) if options.engine == AUTO else options.engine
     engine = open_engine(
         name, options.bundle / model_file(card, name), options.threads, options.provider, card.shortest_limit
@@ -77,8 +81,8 @@ def main() -> int:
     engine.keep(read_tasks(options.bundle, card)[1])
     pieces = Tokenizer.from_file(str(options.bundle / TOKENIZER)).get_vocab_size()
     found = []
-    for rows in _numbers(options.batch):
-        for length in _numbers(options.length):
+    for rows in batches:
+        for length in lengths:
             feeds, output = batch_of(card, [length] * rows, pieces)
             taken = bench(engine, feeds, output)
             found.append({"batch": rows, "length": length, "ms": round(taken, 3), "rows/s": round(1000 * rows / taken)})

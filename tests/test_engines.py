@@ -1,5 +1,6 @@
 """Engines against each other, what a bundle chooses, and the conditions of GPU kernels."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -138,12 +139,35 @@ def test_what_is_against_flash_attention(bundle: Path) -> None:
     assert found[1:] == ["it has a mask", "it has a past", "it has no nonpad_kv_seqlen"]
 
 
-def test_the_bench(bundle: Path, command, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("engine", ["auto", *ENGINES])
+def test_the_bench(engine: str, bundle: Path, command, monkeypatch: pytest.MonkeyPatch) -> None:
+    if engine not in ("auto", *installed()):
+        pytest.skip("needs the extra `cpu`, or a processor with bf16")
     monkeypatch.setattr(exporters.bench, "SECONDS", 0.05)
-    status, out, error = command(exporters.bench, bundle, "--batch", "1,2", "--length", "8", "--threads", 1)
+    options = [bundle, "--batch", "1,2", "--length", "8", "--threads", 1, "--engine", engine]
+    status, out, error = command(exporters.bench, *options)
     assert status == 0, error
-    assert "onnxruntime" in out
-    if not Path("/dev/nvidia0").exists():
-        status, _, error = command(exporters.bench, bundle, "--provider", "cuda")
-        assert status == 2
-        assert "--provider cuda: not to be had here" in error
+    used = "onnxruntime" if engine == "auto" else engine  # nothing is verified
+    assert out.startswith(used.removesuffix("-bf16"))
+    assert ("bf16" in out) == engine.endswith("bf16")
+    found = json.loads(command(exporters.bench, *options, "--json")[1])
+    assert found["engine"]["name"] == used.removesuffix("-bf16")
+    assert [(row["batch"], row["length"]) for row in found["times"]] == [(1, 8), (2, 8)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--provider", "cuda"), "--provider cuda: not to be had here"),
+        (("--provider", "cuda", "--engine", "openvino"), "--engine openvino: computes on the CPU alone"),
+        (("--batch", "0"), "--batch 0: must be numbers such as 1,8,32"),
+        (("--length", "8,43"), "--length 8,43: rows of this bundle have 42 pieces at most"),
+    ],
+)
+def test_what_the_bench_refuses(options: tuple[str, ...], message: str, bundle: Path, command) -> None:
+    if options[-1] == "cuda" and Path("/dev/nvidia0").exists():
+        pytest.skip("there is a GPU")
+    status, out, error = command(exporters.bench, bundle, "--length", 8, *options)
+    assert (status, out) == (2, "")
+    assert error.startswith(f"error: {message}")
+    assert error.count("\n") == 1
