@@ -22,10 +22,9 @@ from benchmarks.results import (
 )
 from harness import provenance
 from harness.adapt import merge
-from harness.backbone import load_backbone
 from harness.checkpoint import Progress
 from harness.config import RunConfig, load_config, refuse_begun, save_config
-from harness.data import TaskRows, load_rows
+from harness.data import TaskRows
 from harness.device import find_device
 from harness.evaluate import evaluate
 from harness.feature_cache import CachedEncoder
@@ -37,18 +36,21 @@ from harness.model import PromptedModel
 from harness.options import command_line
 from harness.peak import PeakMemory
 from harness.placement import Positions, Sharing
-from harness.readout import make_readout, mask_pieces
+from harness.readout import mask_pieces
 from harness.screen import Screen
+from harness.shared import Shared
 from harness.store import save_weights, trained_parameters
 from harness.tracking import Tracker, TrackerName
-from harness.train import encode_training
+from harness.trunk import TrunkCache
+from harness.turns import Steps, at_a_stretch
 
 
-def execute(config: RunConfig, resume: bool, screen: Screen) -> Results:
+def execute_by_steps(config: RunConfig, resume: bool, screen: Screen, shared: Shared | None = None) -> Steps[Results]:
     """Train, evaluate and write the run folder, which belongs to this process meanwhile.
 
     Args:
         config: what to do. resume: go on where an interrupted run stopped. screen: shows progress.
+        shared: what other runs of this process have as well; None: there are none.
 
     Raises:
         Busy: another process works in the run folder.
@@ -56,52 +58,51 @@ def execute(config: RunConfig, resume: bool, screen: Screen) -> Results:
     """
     # Processes that train together are one: the first of them takes the folder.
     with locked(config.folder) if find_device(config.precision).leads else nullcontext():
-        return fill(config, resume, screen)
+        return (yield from fill(config, resume, screen, shared or Shared()))
 
 
-def fill(config: RunConfig, resume: bool, screen: Screen) -> Results:
-    """`execute` in a run folder that is locked already. Processes that are not the first write nothing."""
+execute = at_a_stretch(execute_by_steps)
+
+
+def fill(config: RunConfig, resume: bool, screen: Screen, shared: Shared) -> Steps[Results]:
+    """`execute_by_steps` in a run folder that is locked already. Processes that are not the first write nothing."""
     shown = config.tracker if find_device(config.precision).leads else TrackerName.NONE
     with closing(Tracker(shown, config.folder, config.model_dump(mode="json"), screen)) as tracker:
-        return _fill(config, resume, screen, tracker)
+        return (yield from _fill(config, resume, screen, tracker, shared))
 
 
-def _fill(config: RunConfig, resume: bool, screen: Screen, tracker: Tracker) -> Results:
+def _fill(config: RunConfig, resume: bool, screen: Screen, tracker: Tracker, shared: Shared) -> Steps[Results]:
     run, method, code = config.folder, find_method(config.method), provenance.code_version()
     device = find_device(config.precision)
     if device.first(lambda: _is_finished(config, run, resume)):
         screen.say(f"{run} is complete")
         return device.first(lambda: read_model(run / "results.json", Results))
-    rows, hashes, missing = load_rows(config)
+    rows, hashes, missing = shared.rows(config)
     for sentence in missing:
         screen.say(f"left out: {sentence}")
-    backbone = load_backbone(config.backbone, config.engine)
+    backbone = shared.backbone(config)
     cards = [task_rows.task.card for task_rows in rows]
-    readout = make_readout(config.head, backbone, cards, config.label_words)
+    readout = shared.readout(config, backbone, cards)
     for sentence in [] if readout is None else [str(readout), *readout.labels()]:
         screen.say(sentence)
     masks, longest = mask_pieces(config.head, backbone, cards), max_positions(config, method, backbone)
     encoder = CachedEncoder(backbone.tokenizer, backbone.pad_id, backbone.token_types, longest, masks)
-    training = encode_training(rows, encoder, config.batch, config.seed, config.tokens_per_batch)
+    training = shared.training(config, rows, encoder)
     model = make_model(config, method, backbone, rows, training, readout)
     trained = trained_parameters(model)
     share = 100 * trained / sum(weight.numel() for weight in model.parameters())
 
-    def place(model: PromptedModel) -> PromptedModel:
-        if config.shard_backbone:
-            device.shard(model.backbone)
-        model = model.to(device.torch)
-        if not config.shard_backbone:
-            model.backbone.settle(device.dtype)
-        return model
-
-    fresh: list[PromptedModel] = [place(model)]
+    fresh: list[PromptedModel] = [shared.place(config, model, device)]
 
     def make() -> PromptedModel:
         """The first model once; for another learning rate a new one, since the first may have changed its encoder."""
         if fresh:
             return fresh.pop()
-        return place(make_model(config, method, load_backbone(config.backbone, config.engine), rows, training, readout))
+        again = make_model(config, method, shared.backbone(config), rows, training, readout)
+        return shared.place(config, again, device)
+
+    def keep(model: PromptedModel) -> TrunkCache | None:
+        return shared.trunk(config, model, device)
 
     screen.say(
         f"{run.name}: {method.name} on {config.backbone}, {_learned_sentence(rows)} to learn, {len(rows)} to score, "
@@ -109,10 +110,15 @@ def _fill(config: RunConfig, resume: bool, screen: Screen, tracker: Tracker) -> 
     )
     if device.leads:
         save_config(config, run / "config.toml")
-    learned, memory = Learned(model, 0.0, Progress(), 0.0, 0, {}), PeakMemory(device.torch) if device.leads else None
+    learned = Learned(model, 0.0, Progress(), 0.0, 0, {})
+    # Runs that go on in turns have their memory in common, and what one of them takes is not known.
+    memory = PeakMemory(device.torch) if device.leads and shared.at_once == 1 else None
     if training:
         identity, checkpoints, report = _identity(config, hashes), run / "checkpoints", tracker.log
-        learned = learn(make, training, rows, encoder, config, method, device, checkpoints, identity, screen, report)
+        learned = yield from learn(
+            make, keep, training, rows, encoder, config, method, device, checkpoints, identity, screen, report
+        )
+        yield False
     model, progress, train_memory = learned.model, learned.progress, memory and memory.mib
     if device.leads:
         save_weights(model, run)

@@ -21,8 +21,9 @@ from harness.model import PromptedModel
 from harness.placement import Sharing
 from harness.screen import Screen
 from harness.tracking import Report
-from harness.train import TaskTraining, train
+from harness.train import TaskTraining, train_by_steps
 from harness.trunk import TrunkCache
+from harness.turns import Steps
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Learned:
 
 def learn(
     make: Callable[[], PromptedModel],
+    keep: Callable[[PromptedModel], TrunkCache | None],
     training: Sequence[TaskTraining],
     rows: Sequence[TaskRows],
     encoder: TextEncoder,
@@ -56,11 +58,12 @@ def learn(
     identity: str,
     screen: Screen,
     report: Report,
-) -> Learned:
+) -> Steps[Learned]:
     """Train with every learning rate and keep what selects best.
 
     Args:
         make: the model as it is before the first step; called once a learning rate.
+        keep: what keeps states of its lower layers.
         training: encoded rows. rows: of all tasks. encoder: of the backbone.
         config, method, device, identity, screen: as for `train`.
         checkpoints: folder of checkpoints.
@@ -78,7 +81,7 @@ def learn(
     seconds, steps = 0.0, 0
     for rate in rates:
         model = make()
-        trunk = TrunkCache.of(model, device, config.cache_gb)
+        trunk = keep(model)
 
         def validate(model: PromptedModel = model, trunk: TrunkCache | None = trunk) -> float:
             return validation_score(model, selecting, encoder, device, trunk)
@@ -91,8 +94,8 @@ def learn(
             rate: float = rate,
             validate: Callable = validate,
             trunk: TrunkCache | None = trunk,
-        ) -> Progress:
-            return train(
+        ) -> Steps[Progress]:
+            return train_by_steps(
                 model,
                 training,
                 config,
@@ -108,11 +111,11 @@ def learn(
             )
 
         name = f"rate-{rate:g}"
-        progress = once(name, f"-{rate:g}", steps)
+        progress = yield from once(name, f"-{rate:g}", steps)
         if config.sharing is Sharing.SPECIALISE and model.prompt is not None:
             screen.say("each task goes on alone")
             model.prompt = specialised(model, training).to(device.torch)
-            after = once(f"{name}-specialise", f"-{rate:g}-specialise", steps + progress.step)
+            after = yield from once(f"{name}-specialise", f"-{rate:g}-specialise", steps + progress.step)
             progress = progress.followed_by(after)
         measured[f"{rate:g}"] = progress.selection
         seconds, steps = seconds + progress.seconds, steps + progress.step

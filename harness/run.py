@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from dataclasses import asdict
 
@@ -14,13 +13,13 @@ from benchmarks.own.python import is_of_others, refuse_python
 from benchmarks.results import Manifest, Results, read_model
 from harness.config import before, make_config, read_settings
 from harness.data import chosen_suites
-from harness.launcher import shards, together
+from harness.launcher import shards, together, world
 from harness.listing import listing, listing_table
 from harness.options import parse
 from harness.presets import find_preset, presets, presets_table
 from harness.report import averages_table, score_table
 from harness.screen import Screen
-from harness.seeds import seeds_table, side_by_side, with_seeds
+from harness.seeds import all_of, seeds_table, with_seeds
 
 
 def main() -> int:
@@ -46,7 +45,7 @@ def main() -> int:
         raise PolypromptError(f"--seeds {flags.seeds}: at least 1 is needed")
     if flags.at_once < 1:
         raise PolypromptError(f"--at-once {flags.at_once}: at least 1 is needed")
-    if flags.at_once > 1 and int(os.environ.get("WORLD_SIZE") or 1) > 1:
+    if flags.at_once > 1 and world() > 1:
         raise PolypromptError("--at-once: the processes of a launcher work on one run; leave one of the two out")
     if flags.list:
         records = listing(config.data_dir, config.task_file)
@@ -62,13 +61,13 @@ def main() -> int:
     configs = with_seeds(config, flags.seeds) if flags.seeds > 1 else [config]
     done: list[Results] = []
     try:
-        if flags.at_once > 1:
-            done += side_by_side(configs, flags.at_once, flags.resume, screen)
+        if len(configs) > 1 and world() == 1:
+            done += all_of(configs, flags.at_once, flags.resume, screen)
         else:
             for one in configs:
                 done.append(execute(one, flags.resume, screen))
     except KeyboardInterrupt:
-        folder = configs[0].out if flags.at_once > 1 else configs[len(done)].folder
+        folder = configs[0].folder if len(configs) == 1 else configs[0].out
         screen.say(f"interrupted; what was computed is in {folder}; the same command with --resume goes on")
         return 130
     if flags.json:

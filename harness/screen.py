@@ -40,6 +40,7 @@ class Screen:
     def __init__(self, quiet: bool = False) -> None:
         self._console = Console(stderr=True, quiet=quiet, highlight=False)
         self._bars = sys.stderr.isatty() and not quiet
+        self._shown: Progress | None = None
 
     def say(self, sentence: str) -> None:
         """One line."""
@@ -47,7 +48,14 @@ class Screen:
 
     @contextmanager
     def bar(self, title: str, total: int, done: int = 0) -> Iterator[Bar]:
-        """A bar with counts, time spent, time left and a note."""
+        """A bar with counts, time spent, time left and a note; below the one that is there, and gone with its end."""
+        if self._shown is not None:
+            task = self._shown.add_task(title, total=total, completed=done, note="")
+            try:
+                yield Bar(self._shown, task)
+            finally:
+                self._shown.remove_task(task)
+            return
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -56,5 +64,8 @@ class Screen:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}", markup=False),
         )
-        with Progress(*columns, console=self._console, disable=not self._bars) as progress:
-            yield Bar(progress, progress.add_task(title, total=total, completed=done, note=""))
+        with Progress(*columns, console=self._console, disable=not self._bars) as self._shown:
+            try:
+                yield Bar(self._shown, self._shown.add_task(title, total=total, completed=done, note=""))
+            finally:
+                self._shown = None

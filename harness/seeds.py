@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tabulate import tabulate
@@ -12,6 +13,10 @@ from benchmarks.results import Results
 from harness.at_once import at_once
 from harness.config import RunConfig, refuse_begun
 from harness.screen import Screen
+from harness.turns import Steps, at_a_stretch, in_turns
+
+if TYPE_CHECKING:  # loads torch
+    from harness.shared import Shared
 
 
 def with_seeds(config: RunConfig, count: int) -> list[RunConfig]:
@@ -22,8 +27,8 @@ def with_seeds(config: RunConfig, count: int) -> list[RunConfig]:
     return [config.model_copy(update={"seed": seed, "name": name}) for seed, name in pairs]
 
 
-def side_by_side(configs: Sequence[RunConfig], count: int, resume: bool, screen: Screen) -> list[Results]:
-    """Do runs, so many at a time; see `harness.at_once`.
+def all_of(configs: Sequence[RunConfig], processes: int, resume: bool, screen: Screen) -> list[Results]:
+    """Do runs in turns in this process, those with a frozen encoder; or in several, see `harness.at_once`.
 
     Raises:
         PolypromptError: runs failed; names the first of them. The others are complete.
@@ -34,7 +39,8 @@ def side_by_side(configs: Sequence[RunConfig], count: int, resume: bool, screen:
         for config in configs:
             refuse_begun(config)
     with screen.bar("runs", len(configs)) as bar:
-        for place, (state, text) in at_once(configs, count, _do):
+        ended = at_once(configs, processes, _do) if processes > 1 else _side_by_side(configs, screen)
+        for place, (state, text) in ended:
             name = configs[place].folder.name
             bar.step(name)
             screen.say(f"{name}: {state}" + ("" if state == _DONE else f": {text}"))
@@ -52,13 +58,24 @@ def side_by_side(configs: Sequence[RunConfig], count: int, resume: bool, screen:
 _DONE, _FAILED = "done", "failed"
 
 
-def _do(config: RunConfig) -> tuple[str, str]:
-    from harness.execute import execute  # with torch
+def _side_by_side(configs: Sequence[RunConfig], screen: Screen) -> Iterator[tuple[int, tuple[str, str]]]:
+    from harness.shared import Shared, in_turn  # with torch
+
+    shared = Shared(len(configs), len(configs) if all(map(in_turn, configs)) else 1)
+    return in_turns((_by_steps(config, screen, shared) for config in configs), shared.at_once)
+
+
+def _by_steps(config: RunConfig, screen: Screen, shared: Shared | None = None) -> Steps[tuple[str, str]]:
+    from harness.execute import execute_by_steps  # with torch
 
     try:
-        return _DONE, execute(config, True, Screen(quiet=True)).model_dump_json()
+        return _DONE, (yield from execute_by_steps(config, True, screen, shared)).model_dump_json()
     except PolypromptError as error:
         return _FAILED, str(error)
+
+
+def _do(config: RunConfig) -> tuple[str, str]:
+    return at_a_stretch(_by_steps)(config, Screen(quiet=True))
 
 
 def seeds_table(runs: Sequence[Results]) -> str:

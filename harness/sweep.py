@@ -17,7 +17,7 @@ from tabulate import tabulate
 
 from benchmarks.errors import PolypromptError, run_command
 from benchmarks.results import Manifest, Results, read_model
-from harness.jobs import Outcome, State, is_done, one_by_one, several
+from harness.jobs import Outcome, State, all_of, in_processes, is_done, one_by_one, side_by_side
 from harness.options import command_line
 from harness.plan import Job, read_plan
 from harness.screen import Screen
@@ -31,7 +31,10 @@ def main() -> int:
     parser.add_argument("--dry-run", action="store_true", help="show the plan and what is done of it, then stop")
     parser.add_argument("--print-jobs", action="store_true", help="print a command for each job that is not done")
     parser.add_argument(
-        "--at-once", type=int, default=1, metavar="N", help="so many runs at a time, a part of the cores each"
+        "--side-by-side", type=int, default=1, metavar="N", help="N runs of one frozen encoder at a time in one process"
+    )
+    parser.add_argument(
+        "--at-once", type=int, default=1, metavar="N", help="N processes at a time, a part of the cores each"
     )
     parser.add_argument("--ray", metavar="ADDRESS", help='do the jobs on a Ray cluster; "local": on this machine')
     parser.add_argument("--cpus", type=float, default=1, help="of each job with --ray (default: 1)")
@@ -53,8 +56,16 @@ def main() -> int:
     outcomes = {job.config.folder: Outcome(State.SKIPPED) for job in jobs}  # until they are known to be otherwise
     if flags.at_once < 1 or (flags.at_once > 1 and flags.ray is not None):
         raise PolypromptError(f"--at-once {flags.at_once}: write a number from 1 on, and leave it out with --ray")
+    if flags.side_by_side < 1 or (flags.side_by_side > 1 and (flags.ray is not None or flags.at_once > 1)):
+        reason = "write a number from 1 on, and leave it out with --at-once and --ray"
+        raise PolypromptError(f"--side-by-side {flags.side_by_side}: {reason}")
     if flags.ray is None or not todo:
-        performed = one_by_one(todo, screen) if flags.at_once == 1 else several(todo, flags.at_once, screen)
+        tried = one_by_one(screen)
+        if flags.at_once > 1:
+            tried = in_processes(flags.at_once)
+        elif flags.side_by_side > 1:
+            tried = side_by_side(flags.side_by_side, screen)
+        performed = all_of(todo, tried, screen)
     else:
         from harness.ray_jobs import on_ray  # an extra, which other sweeps do without
 

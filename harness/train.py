@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 
 import torch
 from torch import nn
@@ -29,6 +26,7 @@ from harness.objectives import Target, collate, count, loss_of, make_targets
 from harness.screen import Screen
 from harness.tracking import Report
 from harness.trunk import TrunkCache, TrunkRows
+from harness.turns import Interrupted, Steps, at_a_stretch
 
 CURVE_STEPS = 20
 """Steps between two points of the training curve."""
@@ -40,16 +38,13 @@ SMOOTHING = 0.98
 """Of the running loss and score that are shown: about the last 50 steps."""
 
 
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM was asked for, and a checkpoint was written."""
-
-
 @dataclass(frozen=True)
 class TaskTraining:
     """The encoded training rows of a task in one language.
 
     Attributes:
         task: its declaration. language: of the rows. features: rows. targets: one a row. batches: how rows are grouped.
+        number: that no other ones of the run have, for an order of its own.
     """
 
     task: Task
@@ -57,6 +52,11 @@ class TaskTraining:
     features: list[Feature]
     targets: list[Target]
     batches: TrainingRows
+    number: int
+
+    def ordered(self, batch: int | None, seed: int, pieces: int | None = None) -> TaskTraining:
+        """The same rows in batches of another size or order, see `encode_training`."""
+        return replace(self, batches=_batches(self.task, self.features, self.number, batch, seed, pieces))
 
 
 def encode_training(
@@ -74,13 +74,19 @@ def encode_training(
         for place, (language, split) in enumerate(task_rows.train.items()):
             features = encoder.features(card, split.examples)
             targets = make_targets(card, split.examples, features)
-            order = [seed, number + place * len(rows)]  # an order of its own
-            batches = TrainingRows(features, card.kind is Kind.CHOICE, batch, order, pieces)
-            result.append(TaskTraining(task_rows.task, language, features, targets, batches))
+            own = number + place * len(rows)
+            batches = _batches(task_rows.task, features, own, batch, seed, pieces)
+            result.append(TaskTraining(task_rows.task, language, features, targets, batches, own))
     return result
 
 
-def train(
+def _batches(
+    task: Task, features: Sequence[Feature], number: int, batch: int | None, seed: int, pieces: int | None
+) -> TrainingRows:
+    return TrainingRows(features, task.card.kind is Kind.CHOICE, batch, [seed, number], pieces)
+
+
+def train_by_steps(
     model: PromptedModel,
     tasks: Sequence[TaskTraining],
     config: RunConfig,
@@ -94,7 +100,7 @@ def train(
     report: Report = lambda values, step: None,
     on_step: Callable[[int], None] = lambda step: None,
     trunk: TrunkCache | None = None,
-) -> Progress:
+) -> Steps[Progress]:
     """Train what has `requires_grad`, from the start or from a checkpoint.
 
     Every step is a function of its number and the seed alone (task, batch, dropout), so a continued training is
@@ -104,6 +110,8 @@ def train(
 
     Dropout on a prompt is the same in all passes and processes: a batch has one prompt. Dropout inside of an encoder
     that is trained differs between them, since they see different rows.
+
+    It hands over within each step, where others may draw random numbers: none is drawn before a pass sets its seed.
 
     Args:
         model: on its device. tasks: encoded rows, each with batches of its own.
@@ -119,6 +127,9 @@ def train(
             but where the training goes on.
         on_step: called before each step with its number, for tests.
         trunk: keeps what the frozen layers without a prompt make of the rows; None: they are computed in each pass.
+
+    Returns:
+        What became of it; the time that others took between its steps is left out.
 
     Raises:
         Interrupted: after a signal; a checkpoint was written.
@@ -140,7 +151,7 @@ def train(
     began, saved = time.monotonic() - progress.seconds, time.monotonic()
     if not _is_over(progress, steps, config):
         report({}, progress.step)
-    with screen.bar("train", steps, progress.step) as bar, _signals() as asked:
+    with screen.bar("train", steps, progress.step) as bar:
         while not _is_over(progress, steps, config):
             step = progress.step
             on_step(step)
@@ -148,7 +159,10 @@ def train(
             batch = task.batches.rows(drawn[order[step]])
             drawn[order[step]] += 1
             part = _backward(model, task, states[order[step]], batch, config, device, progress, step)
-            loss, right, stop = device.sum(*part, asked())
+            away = time.monotonic()
+            asked = yield True
+            began += time.monotonic() - away
+            loss, right, stop = device.sum(*part, bool(asked))
             if not math.isfinite(loss):
                 raise PolypromptError(
                     f"the loss of task {task.task.name} is {loss} at step {step}: lower --learning-rate "
@@ -188,6 +202,9 @@ def train(
         load_trained(best, model, identity)
     model.eval()
     return progress
+
+
+train = at_a_stretch(train_by_steps)
 
 
 def plan_steps(config: RunConfig, method: Method, tasks: Sequence[TaskTraining]) -> Course:
@@ -357,22 +374,3 @@ def _groups(model: PromptedModel, config: RunConfig, method: Method) -> list[Map
 
 def _smooth(old: float | None, new: float) -> float:
     return new if old is None else SMOOTHING * old + (1 - SMOOTHING) * new
-
-
-@contextmanager
-def _signals() -> Iterator[Callable[[], bool]]:
-    """Turn SIGINT and SIGTERM into a question that is asked between steps; the second one stops at once."""
-    seen = False
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal seen
-        if seen:
-            raise KeyboardInterrupt
-        seen = True
-
-    old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: seen
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)

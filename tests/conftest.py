@@ -83,7 +83,7 @@ def interrupted_at() -> Callable[[int], AbstractContextManager[None]]:
 
     @contextmanager
     def block(at: int) -> Iterator[None]:
-        train = learn.train
+        train = learn.train_by_steps
 
         def interrupted(*arguments: object, **more: object) -> object:
             def stop(step: int) -> None:
@@ -93,7 +93,7 @@ def interrupted_at() -> Callable[[int], AbstractContextManager[None]]:
             return train(*arguments, on_step=stop, **more)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(learn, "train", interrupted)
+            patch.setattr(learn, "train_by_steps", interrupted)
             yield
 
     return block

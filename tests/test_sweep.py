@@ -256,10 +256,10 @@ learning-rate = 1e37
 
 
 def test_a_mistake_of_ours_fails_one_job_and_is_kept(write, command, monkeypatch):
-    def fails_once(config, resume, screen):
+    def fails_once(config, *more):
         if config.method == "linear-probe":
             raise KeyError("weight")
-        return fill(config, resume, screen)
+        return fill(config, *more)
 
     fill = execute.fill
     monkeypatch.setattr(execute, "fill", fails_once)

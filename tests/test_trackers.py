@@ -110,7 +110,7 @@ def test_no_share_of_right_answers_where_there_is_none(go, tmp_path):
 
 def test_a_resumed_run_goes_on_in_tensorboard(go, tmp_path, monkeypatch):
     """Broken off at step 63 by a fault, with a checkpoint of step 30: what it told after that is told again, once."""
-    train = harness.learn.train
+    train = harness.learn.train_by_steps
     kept = tmp_path / "x" / "checkpoints" / "rate-0.02" / "last.safetensors"
     at: dict[int, bytes] = {}
 
@@ -124,12 +124,12 @@ def test_a_resumed_run_goes_on_in_tensorboard(go, tmp_path, monkeypatch):
         return train(*arguments, on_step=on_step, **more)
 
     more = ("--max-steps", 100, "--epochs", 99, "--checkpoint-seconds", 1e-9)
-    monkeypatch.setattr(harness.learn, "train", broken)
+    monkeypatch.setattr(harness.learn, "train_by_steps", broken)
     with pytest.raises(RuntimeError, match="broken off"):
         go(*more)
     assert [step for step, _ in shown(tmp_path / "x")["train/loss"]] == [20, 40, 60], "closed, though it failed"
     kept.write_bytes(at[30])
-    monkeypatch.setattr(harness.learn, "train", train)
+    monkeypatch.setattr(harness.learn, "train_by_steps", train)
     status, _, error = go(*more, "--resume")
     assert status == 0, error
     curve = json.loads((tmp_path / "x" / "curve.json").read_text())
@@ -233,16 +233,16 @@ def test_a_tracker_that_fails_is_one_sentence(where, go, tmp_path, fake, monkeyp
 
 
 def test_a_run_is_closed_when_interrupted_and_goes_on_under_its_name(go, tmp_path, fake, monkeypatch):
-    train = harness.learn.train
+    train = harness.learn.train_by_steps
     monkeypatch.setattr(
         harness.learn,
-        "train",
+        "train_by_steps",
         lambda *arguments, **more: train(
             *arguments, **more, on_step=lambda step: os.kill(os.getpid(), signal.SIGINT) if step == 24 else None
         ),
     )
     assert go("--tracker", "wandb")[0] == 130
-    monkeypatch.setattr(harness.learn, "train", train)
+    monkeypatch.setattr(harness.learn, "train_by_steps", train)
     status, _, error = go("--tracker", "wandb", "--resume")
     assert status == 0, error
     first, second = fake

@@ -98,4 +98,4 @@ def part(training: TaskTraining, count: int) -> TaskTraining:
 
 
 def _training(task: Task, features: list[Feature], targets: list, batch: int) -> TaskTraining:
-    return TaskTraining(task, "en", features, targets, TrainingRows(features, False, batch, [0, 0]))
+    return TaskTraining(task, "en", features, targets, TrainingRows(features, False, batch, [0, 0]), 0)
