@@ -8,7 +8,8 @@ from benchmarks.registry import find_suite
 from benchmarks.results import Manifest, write_model
 from benchmarks.task import Kind, TaskCard
 from exporters.bundle import BundleCard, write_bundle
-from exporters.export import describe, graph_of, tensors_of
+from exporters.export import blueprint_of, describe, graph_of, tensors_of
+from exporters.packed import build_packed, can_pack
 from harness.backbone import Backbone, load_backbone
 from harness.config import RunConfig, save_config
 from harness.heads import Pooling
@@ -92,7 +93,9 @@ def tiny_bundle(folder: Path, model: PromptedModel, cards: list[TaskCard] = CARD
     """The model's bundle in a new folder."""
     folder.mkdir()
     card = describe(model, tiny_manifest(model, cards))
-    return write_bundle(folder, card, graph_of(model), tensors_of(model, cards), model.backbone.tokenizer.to_str())
+    graph = graph_of(model, build_packed) if can_pack(blueprint_of(model), model.backbone.layers) else None
+    tensors, tokenizer = tensors_of(model, cards), model.backbone.tokenizer.to_str()
+    return write_bundle(folder, card, graph_of(model), tensors, tokenizer, packed=graph)
 
 
 def demo_run(run: Path, name: str) -> PromptedModel:

@@ -34,14 +34,20 @@ KEPT = ("model.onnx", "backbone.bin", "tokenizer.json", "tasks.safetensors")
 TEXTS = [Example(str(number), text) for number, text in enumerate(("w7 w8 w9", "w10", "w11 w12 w13 w14 w15"))]
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Two runs over one encoder with prompts of other layers and lengths; each has its bundle in `export`."""
+def two_runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Runs over one encoder, whose prompts have 3 slots in layers 0 and 2, and 6 in layer 1."""
     first, second = (make_run(tmp_path_factory.mktemp("run"), "ptuning-v2") for _ in range(2))
     torch.manual_seed(9)
     PromptBank(torch.randn(1, 1, 2, 4, 6, 8), {"": 0}, Placement(layers=(1,))).write(second)
     manifest = read_model(second / "manifest.json", Manifest)
     write_model(second / "manifest.json", manifest.model_copy(update={"run": "second"}))
+    return first, second
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two runs over one encoder with prompts of other layers and lengths; each has its bundle in `export`."""
+    first, second = two_runs(tmp_path_factory)
     for run in (first, second):
         export(run, run / "export", atol=1e-4, rows=2)
     return first, second

@@ -13,7 +13,7 @@ from benchmarks.files import sha256
 from exporters.bundle import complete_or_absent, open_bundle
 from exporters.tensors import ALIGNMENT
 
-FILES = ("model.onnx", "backbone.bin", "tasks.safetensors", "tokenizer.json")
+FILES = ("model.onnx", "packed.onnx", "backbone.bin", "tasks.safetensors", "tokenizer.json")
 
 
 @pytest.fixture

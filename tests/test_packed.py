@@ -1,16 +1,32 @@
 """The packed graph against the padded one: the same answers from fewer pieces."""
 
+import shutil
+import time
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 from bundles import CARDS, tiny_bundle, tiny_prompted
+from test_add import NAMES, two_runs
 from test_graph import ALL, mixed_batch, rows_asked
+from test_session import examples
 
-from exporters.bundle import open_bundle, read_tasks
-from exporters.export import graph_of
-from exporters.packed import build_packed
+import exporters.inspect
+import exporters.pace
+import exporters.predict
+from benchmarks.errors import PolypromptError
+from benchmarks.records import Example
+from benchmarks.results import write_model
+from exporters.add import add
+from exporters.batching import Pace
+from exporters.bundle import CARD, BundleCard, Parity, open_bundle, read_card, read_tasks
+from exporters.engines import installed
+from exporters.export import blueprint_of, export, graph_of
+from exporters.packed import build_packed, can_pack
+from exporters.precision import Precision, in_precision
+from exporters.remove import remove
+from exporters.session import Session
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "electra", "distilbert", "deberta-v2"])
@@ -31,9 +47,9 @@ def test_answers_are_those_of_the_padded_graph(family, layers, gated, pooling, t
     feeds = mixed_batch(model, len(CARDS))
     feeds |= rows_asked(card, feeds["task_id"]) | read_tasks(folder, open_bundle(folder))[1]
     packed = graph_of(model, build_packed)
-    (folder / "packed.onnx").write_bytes(packed.model.SerializeToString())
+    (folder / "other.onnx").write_bytes(packed.model.SerializeToString())
     outputs = []
-    for name in ("model.onnx", "packed.onnx"):
+    for name in ("model.onnx", "other.onnx"):
         session = onnxruntime.InferenceSession(folder / name, providers=["CPUExecutionProvider"])
         given = {value.name for value in session.get_inputs()}
         outputs.append(session.run(None, {key: value for key, value in feeds.items() if key in given}))
@@ -46,10 +62,13 @@ def test_answers_are_those_of_the_padded_graph(family, layers, gated, pooling, t
             np.testing.assert_allclose(padded, found, rtol=0, atol=1e-4)
 
 
-def test_both_graphs_have_one_file_of_weights(tmp_path: Path) -> None:
-    model = tiny_prompted()
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.INT8, Precision.INT4])
+@pytest.mark.parametrize("family", ["bert", "deberta-v2"])
+def test_both_graphs_have_one_file_of_weights(family: str, precision: Precision, tmp_path: Path) -> None:
+    model = tiny_prompted(family)
     files = []
     for name, graph in (("padded", graph_of(model)), ("packed", graph_of(model, build_packed))):
+        graph = in_precision(graph, precision)
         with (tmp_path / name).open("wb") as file:
             graph.backbone.write(file)
         files.append((tmp_path / name).read_bytes())
@@ -64,8 +83,209 @@ def test_pieces_that_are_not_there_are_not_computed(tmp_path: Path) -> None:
     graph.model.graph.output.add(name=node.output[0])
     folder = tmp_path / "bundle"
     card = tiny_bundle(folder, model)
-    (folder / "packed.onnx").write_bytes(graph.model.SerializeToString())
+    (folder / "other.onnx").write_bytes(graph.model.SerializeToString())
     feeds = mixed_batch(model, len(CARDS))
     feeds |= rows_asked(card, feeds["task_id"]) | read_tasks(folder, open_bundle(folder))[1]
-    session = onnxruntime.InferenceSession(folder / "packed.onnx", providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(folder / "other.onnx", providers=["CPUExecutionProvider"])
     assert len(session.run([node.output[0]], feeds)[0]) == feeds["lengths"].sum() < feeds["input_ids"].size
+
+
+SLOW, FAST = Pace(batch=10, piece=10), Pace(batch=10, piece=1)
+
+
+def with_parity(folder: Path, packed: Pace | None, engines: list[str] | None = None, padded: Pace = SLOW) -> BundleCard:
+    """Write reports into a bundle as if these paces had been measured; without a packed one it was not verified."""
+    card = read_card(folder)
+    parity = {}
+    for name in engines or installed():
+        found = card.parity.get(name) or Parity(
+            engine=Session(folder, engine=name).engine, atol=None, max_drop=None, difference=0, drop=0, milliseconds=1,
+            tasks={},
+        )  # fmt: skip
+        other = None if packed is None else found.model_copy(update={"pace": packed, "packed": None})
+        parity[name] = found.model_copy(update={"pace": padded, "packed": other})
+    card = card.model_copy(update={"parity": parity})
+    write_model(folder / CARD, card)
+    return card
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("packed") / "bundle"
+    tiny_bundle(folder, tiny_prompted("bert", (0, 2)))
+    with_parity(folder, FAST)
+    return folder
+
+
+@pytest.fixture
+def bundle(made: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(made, tmp_path / "bundle")
+
+
+ROWS = {(card.name, ""): examples(card.name) for card in CARDS}
+
+
+def differences(session: Session, other: Session, rows: dict = ROWS) -> float:
+    """Largest, over all rows; also against the other one row by row."""
+    found, wanted = session.run(rows), other.run(rows)
+    worst = [0.0]
+    for place, examples_ in rows.items():
+        pairs = list(zip(found[place].outputs, wanted[place].outputs, strict=True))
+        alone = [output for example in examples_ for output in other.run({place: [example]})[place].outputs]
+        pairs += zip(found[place].outputs, alone, strict=True)
+        worst += [float(np.abs(mine - theirs).max()) for mine, theirs in pairs]
+    return max(worst)
+
+
+@pytest.mark.parametrize("engine", installed())
+def test_a_session_packs_tasks_of_all_kinds_in_one_batch(engine: str, bundle: Path) -> None:
+    packing, padding = Session(bundle, engine=engine), Session(bundle, engine=engine, packed=False)
+    assert packing.forms == ("padded", "packed")
+    assert padding.forms == ("padded",)
+    assert differences(packing, padding) < (0.3 if engine.endswith("bf16") else 1e-4)
+    assert packing.batches["packed"] > 0
+    assert padding.batches["packed"] == 0 < padding.batches["padded"]
+
+
+def test_rows_of_one_length_are_not_packed(bundle: Path) -> None:
+    session = Session(bundle, engine="onnxruntime")
+    texts = [Example(str(number), f"w{7 + number} w8 w9") for number in range(5)]
+    session.run({("mood", ""): texts, ("degree", ""): texts})
+    assert session.batches == {"padded": 1}
+
+
+def test_only_what_was_verified_is_packed(bundle: Path) -> None:
+    with_parity(bundle, None)
+    session = Session(bundle, engine="onnxruntime")
+    session.run(ROWS)
+    assert session.forms == ("padded",)
+    assert session.batches["packed"] == 0
+    assert open_bundle(bundle).parity["onnxruntime"].packed is None
+    with_parity(bundle, FAST, ["onnxruntime"])
+    for engine in set(installed()) - {"onnxruntime"}:
+        assert Session(bundle, engine=engine).forms == ("padded",)
+
+
+def test_the_second_graph_is_opened_when_it_would_have_paid(bundle: Path) -> None:
+    with_parity(bundle, FAST.model_copy(update={"opening": 1e9}))
+    gains = Session(bundle, engine="onnxruntime")
+    lengths = [5, 9, 17, 30, 40]
+    gains._plan(lengths)
+    saved = gains._missed
+    assert saved > 0
+    with_parity(bundle, FAST.model_copy(update={"opening": 2.5 * saved}))
+    session = Session(bundle, engine="onnxruntime")
+    packs = [any(batch.packed for batch in session._plan(lengths)) for _ in range(4)]
+    assert packs == [False, False, True, True]
+
+
+def test_a_graph_that_was_replaced_meanwhile_is_refused_by_name(bundle: Path) -> None:
+    session = Session(bundle, engine="onnxruntime")
+    content = bytearray((bundle / "packed.onnx").read_bytes())
+    content[len(content) // 2] ^= 1
+    (bundle / "packed.onnx").write_bytes(content)
+    with pytest.raises(PolypromptError, match=r"packed\.onnx: damaged"):
+        session.run(ROWS)
+
+
+def test_a_bundle_without_the_packed_graph_opens(bundle: Path) -> None:
+    """As they were before there was one."""
+    card = read_card(bundle)
+    files = {name: stored for name, stored in card.files.items() if name != "packed.onnx"}
+    parity = {name: one.model_copy(update={"packed": None, "pace": None}) for name, one in card.parity.items()}
+    write_model(bundle / CARD, card.model_copy(update={"files": files, "parity": parity}))
+    (bundle / "packed.onnx").unlink()
+    assert '"pace"' not in (bundle / CARD).read_text()
+    session = Session(bundle, engine="onnxruntime")
+    session.run(ROWS)
+    assert session.forms == ("padded",)
+    assert exporters.inspect.inspected(bundle)["forms"] == {"padded": list(parity)}
+
+
+def test_what_cannot_be_packed() -> None:
+    for layers, number, possible in ((ALL, 3, True), ((), 3, True), (None, 3, False), (ALL, 1, False)):
+        assert can_pack(blueprint_of(tiny_prompted(layers=layers)), number) == possible
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two runs over one encoder whose prompts have other lengths; the first one has a bundle."""
+    first, second = two_runs(tmp_path_factory)
+    export(first, first / "export", atol=1e-4, rows=6)
+    return first, second
+
+
+def test_an_export_verifies_and_measures_the_packed_form(runs: tuple[Path, Path]) -> None:
+    card = open_bundle(runs[0] / "export")
+    assert "packed.onnx" in card.files
+    assert card.parity["onnxruntime"].packed is not None
+    for report in card.parity.values():
+        assert list(report.packed.tasks) == list(report.tasks)
+        assert report.engine.precision == "bf16" or report.packed.difference < 1e-4
+        for pace in (report.pace, report.packed.pace):
+            assert pace.opening > pace.batch > 0
+    about = exporters.inspect.inspected(runs[0] / "export")
+    assert about["forms"] == {"padded": list(card.parity), "packed": list(card.parity)}
+
+
+def test_tasks_come_and_go_in_a_session_that_packs(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    bundle = shutil.copytree(runs[0] / "export", tmp_path / "bundle")
+    with_parity(bundle, FAST, ["onnxruntime"])
+    session = Session(bundle, engine="onnxruntime")
+    rows = {("demo-topic", ""): examples("mood"), ("demo-names", ""): examples("names")}
+    session.run(rows)
+    packed = session._packed
+    assert packed is not None
+    add(bundle, runs[1], NAMES, atol=1e-4, rows=2)
+    assert list(read_card(bundle).parity["onnxruntime"].packed.tasks)[-1] == list(NAMES.values())[-1]
+    session.refresh()
+    mixed = rows | {(NAMES[name], ""): asked for (name, _), asked in rows.items()}  # prompts of 3 and 6 slots
+    before = session.batches["packed"]
+    assert differences(session, Session(bundle, engine="onnxruntime", packed=False), mixed) < 1e-4
+    assert session.batches["packed"] > before
+    remove(bundle, ["demo-topic"])
+    session.refresh()
+    left = {place: asked for place, asked in mixed.items() if place[0] != "demo-topic"}
+    assert differences(session, Session(bundle, engine="onnxruntime", packed=False), left) < 1e-4
+    assert session._packed is packed
+    assert "demo-topic" not in read_card(bundle).parity["onnxruntime"].packed.tasks
+
+
+def test_the_option(bundle: Path, command, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    def opened(*arguments: object) -> Session:
+        asked.append(bool(arguments[-1]))
+        return Session(*arguments)
+
+    monkeypatch.setattr(exporters.predict, "Session", opened)
+    for options in ((), ("--no-packed",)):
+        status, _, error = command(exporters.predict, bundle, "--task", "mood", "w7", *options)
+        assert status == 0, error
+    assert asked == [True, False]
+
+
+def test_a_pace_is_what_an_engine_takes(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that sleeps as a pace says, with what other work on the machine adds at times."""
+    wanted = {"model.onnx": Pace(batch=2000, piece=100), "packed.onnx": Pace(batch=4000, piece=70, place=20)}
+
+    class Sleeping:
+        def __init__(self, file: str) -> None:
+            self.pace, self.runs = wanted[file], 0
+
+        def keep(self, tensors: object) -> None:
+            pass
+
+        def run(self, names: object, feeds: dict[str, np.ndarray]) -> None:
+            self.runs += 1
+            places = feeds["input_ids"].size
+            pieces = feeds["lengths"].sum() if self.pace.place else places
+            disturbed = 2 if self.runs % 4 == 0 else 1
+            time.sleep(disturbed * (self.pace.batch + self.pace.piece * pieces + self.pace.place * places) / 1e6)
+
+    monkeypatch.setattr(exporters.pace, "open_engine", lambda name, path, second: Sleeping(path.name))
+    card = open_bundle(bundle)
+    padded, packed = exporters.pace.measure(bundle, card, "onnxruntime", list(wanted))
+    for found, pace in zip((padded, packed), wanted.values(), strict=True):
+        for part in ("batch", "piece", "place"):
+            assert getattr(found, part) == pytest.approx(getattr(pace, part), rel=0.3)
