@@ -241,6 +241,34 @@ class VocabularyReport(BaseModel):
     scores: dict[str, dict[str, TrimmedScore]]
 
 
+class RetunedScore(BaseModel):
+    """The main metric of a task on the compared rows, in points, with prompts as in the run and as they are now.
+
+    PyTorch computed both over weights rounded as in the graph and in fp32 otherwise; None where rows cannot be scored.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    before: float | None
+    after: float | None
+
+
+class Retuning(BaseModel):
+    """How prompts and heads were trained on against the quantised weights, see `exporters.retune`.
+
+    Attributes:
+        steps, examples: of that training. rate: its first learning rate, which falls linearly to zero.
+        scores: by task.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    steps: int
+    examples: int
+    rate: float
+    scores: dict[str, RetunedScore]
+
+
 class BundleCard(BaseModel):
     """bundle.json: everything about a bundle but its tensors.
 
@@ -258,6 +286,7 @@ class BundleCard(BaseModel):
         parity: engine, see `exporters.engines.ENGINES` -> agreement with PyTorch on real rows. Engines that do not
             agree, or were not there, are absent; the first one is absent only while an export is under way.
         vocabulary: what trimming left of it; None: it is whole.
+        retuning: how the prompts of the first run were adapted to the precision; None: they are those of the run.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -280,6 +309,7 @@ class BundleCard(BaseModel):
     files: dict[str, StoredFile] = {}
     parity: dict[str, Parity] = {}
     vocabulary: VocabularyReport | None = Field(default=None, exclude_if=_is_none)
+    retuning: Retuning | None = Field(default=None, exclude_if=_is_none)
 
     def rows_of(self, task: BundledTask) -> RowInput:
         """The input of the graph in which the rows of a task are named."""

@@ -21,7 +21,7 @@ from benchmarks.records import Example
 from benchmarks.registry import find_task, own_suites
 from benchmarks.results import Manifest, read_model, write_model
 from benchmarks.task import Task, TaskCard
-from exporters.bundle import CARD, BundleCard, Form, VocabularyReport, complete_or_absent, write_bundle
+from exporters.bundle import CARD, BundleCard, Form, Retuning, VocabularyReport, complete_or_absent, write_bundle
 from exporters.calibrate import calibrate
 from exporters.graph import Blueprint, Graph, build_graph
 from exporters.layout import CARD as FOLDERS
@@ -29,6 +29,7 @@ from exporters.layout import Contents, FolderCard, FoldersCard, TaskFolder, writ
 from exporters.pace import with_paces
 from exporters.packed import build_packed, can_pack
 from exporters.precision import Precision, in_precision
+from exporters.retune import STEPS, retuned
 from exporters.single import build_single
 from exporters.store import remember
 from exporters.tasks import Prompt, Tensors, task_tensors
@@ -73,6 +74,7 @@ def export(
     precision: Precision = Precision.FP32,
     max_drop: float = MAX_DROP,
     screen: Screen | None = None,
+    retune: int | None = None,
 ) -> BundleCard:
     """Write the bundle of a run.
 
@@ -86,18 +88,24 @@ def export(
         precision: of the frozen weights.
         max_drop: most points that a task may lose on these rows, where weights or engine are not in fp32.
         screen: hears of engines that do not agree.
+        retune: steps in which prompts and heads are adapted to the precision, see `exporters.retune`; None: none.
 
     Raises:
         PolypromptError: the run cannot be read or exported, its data is gone, or the outputs differ; `out` is
             then as it was.
     """
     rows = rows or (ROWS if precision is Precision.FP32 else SCORED_ROWS)
-    manifest, model, samples, vocabulary = _open(run, rows, task_files, keep)
-    graph, tensors = in_precision(graph_of(model), precision), tensors_of(model, manifest.tasks)
+    screen = screen or Screen()
+    manifest, config, model, samples, vocabulary = _open(run, rows, task_files, keep)
+    whole, fed, retuning = graph_of(model), model, None
+    if retune is not None:
+        fed, retuning = retuned(model, whole, precision, retune, config, manifest, samples, screen)
+    graph, tensors = in_precision(whole, precision), tensors_of(fed, manifest.tasks)
     packed = None
     if precision is not Precision.FP16 and can_pack(blueprint_of(model), model.backbone.layers):  # fp16 is for GPUs
         packed = in_precision(graph_of(model, build_packed), precision)
-    card = describe(model, manifest).model_copy(update={"precision": precision.value, "vocabulary": vocabulary})
+    about = {"precision": precision.value, "vocabulary": vocabulary, "retuning": retuning}
+    card = describe(model, manifest).model_copy(update=about)
     if form is Form.ALL:
         tasks, tensors = side_by_side(card.tasks, tensors)
         card = card.model_copy(update={"form": form, "tasks": tasks})
@@ -112,7 +120,7 @@ def export(
         write_model(folder / CARD, card)
     remember(out / graph.backbone.name, card.files[graph.backbone.name].sha256)
     for sentence in left_out:
-        (screen or Screen()).say(sentence)
+        screen.say(sentence)
     return card
 
 
@@ -133,7 +141,7 @@ def export_folders(
     Raises:
         PolypromptError: as `export`.
     """
-    manifest, model, samples, vocabulary = _open(run, rows, task_files, keep)
+    manifest, _, model, samples, vocabulary = _open(run, rows, task_files, keep)
     known = Trained.of_model(model, manifest.tasks).known
     original = partial(compute, model, device=find_device("fp32", cpu=True))
     folders: dict[str, FolderCard] = {}
@@ -163,17 +171,19 @@ def export_folders(
 
 def _open(
     run: Path, rows: int, task_files: Sequence[Path] | None, keep: Keep
-) -> tuple[Manifest, PromptedModel, dict[str, Sample], VocabularyReport | None]:
+) -> tuple[Manifest, RunConfig, PromptedModel, dict[str, Sample], VocabularyReport | None]:
     """A run: what it says of itself, its model, real rows of its tasks, and what trimming left of the vocabulary."""
     manifest = read_model(run / "manifest.json", Manifest)
     config = load_config(run / "config.toml")
     model = load_run(run)
     samples = samples_of(run, config, manifest, rows, task_files)
+    if task_files is not None:
+        config = config.model_copy(update={"task_file": list(task_files)})
     if not keep:
-        return manifest, model, samples, None
-    own = own_suites(config.task_file if task_files is None else task_files)
+        return manifest, config, model, samples, None
+    own = own_suites(config.task_file)
     tasks = [replace(find_task(card.name, own), card=card) for card in manifest.tasks]
-    return manifest, model, samples, trim_model(model, config, manifest, tasks, keep)
+    return manifest, config, model, samples, trim_model(model, config, manifest, tasks, keep)
 
 
 def beside(out: Path) -> list[Path]:
@@ -324,10 +334,24 @@ def _report(card: BundleCard, out: Path, seconds: float) -> str:
     engines = [f"{name} {report.milliseconds:.2f} ms a row" for name, report in card.parity.items()]
     if card.vocabulary is not None:
         table += f"\n\n{trimming_report(card.vocabulary)}"
+    if card.retuning is not None:
+        table += f"\n\n{_report_retuning(card.retuning)}"
     sizes = ", ".join(f"{name} {_size(file.bytes)}" for name, file in card.files.items())
     return (
         f"{table}\n\n{out}: {len(card.tasks)} tasks, {card.precision}, {sizes}\n"
         f"agrees with PyTorch on real rows: {', '.join(engines)}; {seconds:.1f} s"
+    )
+
+
+def _report_retuning(retuning: Retuning) -> str:
+    scores = [
+        f"{name} {score.before:.1f} -> {score.after:.1f}"
+        for name, score in retuning.scores.items()
+        if score.before is not None and score.after is not None
+    ]
+    return (
+        f"retuned in {retuning.steps} steps at a rate of {retuning.rate:.2g}; scores over the quantised weights in "
+        f"PyTorch, before and after: {', '.join(scores) or 'not to be had of some rows'}"
     )
 
 
@@ -386,6 +410,15 @@ def main() -> int:
         "(default: %(default)s)",
     )
     parser.add_argument(
+        "--retune",
+        type=int,
+        nargs="?",
+        const=STEPS,
+        metavar="STEPS",
+        help="with --precision int8 or int4: train prompts and heads on against the quantised weights, so that they "
+        f"take the error in (without a number: {STEPS} steps)",
+    )
+    parser.add_argument(
         "--atol",
         type=float,
         default=ATOL,
@@ -438,6 +471,8 @@ def main() -> int:
         raise PolypromptError(f"--rows {options.rows}: at least 1 is needed, an unchecked export is not written")
     if options.score_rows < 1:
         raise PolypromptError(f"--score-rows {options.score_rows}: at least 1 is needed")
+    if options.retune is not None and options.retune < 1:
+        raise PolypromptError(f"--retune {options.retune}: at least 1 step is needed")
     keep = Keep(options.keep_languages, options.keep_from, options.score_rows)
     out = options.out or options.run / LAYOUTS[options.layout]
     start = time.perf_counter()
@@ -445,6 +480,8 @@ def main() -> int:
     if options.layout == "transformers":
         if precision is not Precision.FP32:
             raise PolypromptError(f"--precision {precision}: of bundles alone; leave --layout away")
+        if options.retune is not None:
+            raise PolypromptError("--retune: of bundles alone; leave --layout away")
         if options.form != parser.get_default("form"):
             raise PolypromptError(f"--form {options.form}: of bundles alone; leave --layout away")
         folders = export_folders(options.run, out, options.atol, options.rows or ROWS, options.task_file, keep)
@@ -461,6 +498,7 @@ def main() -> int:
         keep,
         precision,
         options.max_drop,
+        retune=options.retune,
     )
     print(card.model_dump_json(indent=2) if options.json else _report(card, out, time.perf_counter() - start))
     return 0

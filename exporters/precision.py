@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -126,7 +126,8 @@ def approximate_table(table: Floats, precision: Precision) -> Floats:
         found = quantise_rows(table)
         return found.values * found.scales
     if precision is Precision.INT4 and table.size >= LARGE:
-        return _from_blocks(quantise_blocks(table), table.shape[1])
+        found = quantise_blocks(table)
+        return _from_blocks(replace(found, scales=found.scales.astype(np.float16).astype(np.float32)), table.shape[1])
     return table.astype(np.float16).astype(np.float32) if precision is Precision.FP16 else table
 
 
@@ -144,6 +145,13 @@ def in_precision(graph: Graph, precision: Precision) -> Graph:
         return graph
     rewriter = _Half if precision is Precision.FP16 else _Int8 if precision is Precision.INT8 else _Int4
     return rewriter(graph).write()
+
+
+def approximated(graph: Graph, precision: Precision) -> dict[str, Floats]:
+    """What int8 or int4 makes of those frozen weights of a graph that it quantises, by their names there."""
+    found = _Approximated(graph, precision)
+    found.write()
+    return found.weights
 
 
 def with_ranges(model: onnx.ModelProto, ranges: Mapping[str, tuple[float, float]]) -> onnx.ModelProto:
@@ -260,6 +268,22 @@ class _Rewriter:
         outputs = [outputs] if isinstance(outputs, str) else outputs
         self.nodes.append(helper.make_node(operator, inputs, outputs, name=outputs[0], domain=domain, **more))
         return outputs[0]
+
+
+class _Approximated(_Rewriter):
+    """Notes what is quantised in place of writing it."""
+
+    def __init__(self, graph: Graph, precision: Precision) -> None:
+        super().__init__(graph)
+        self.precision = precision
+        self.weights: dict[str, Floats] = {}
+
+    def linear(self, states: str, weight: str, result: str) -> None:
+        if weight not in self.weights:
+            self.weights[weight] = approximate_linear(self.frozen[weight], self.precision)
+
+    def rows(self, table: str, places: str, result: str) -> None:
+        self.weights[table] = approximate_table(self.frozen[table], self.precision)
 
 
 class _Int8(_Rewriter):

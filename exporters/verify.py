@@ -94,7 +94,7 @@ def verify(
     for name, sample in samples.items():
         card, everything = session.tasks[name], [row for rows in sample.values() for row in rows]
         ours, theirs, before = Encoded([], []), Encoded([], []), 0
-        scores: list[tuple[float, float]] = []
+        scores: list[tuple[float | None, ...]] = []
         for language, rows in sample.items():
             found = outputs[name, language]
             original = reference(card, found.features, language=language)
@@ -103,10 +103,11 @@ def verify(
                 side.features.extend(features)
                 side.outputs.extend(values)
             before += len(rows)
-            scores += _scores(card, language, rows, Encoded(found.features, original), found)
+            both = (Encoded(found.features, original), found)
+            scores.append(tuple(points(card, language, rows, side) for side in both))
         pairs = zip(ours.outputs, theirs.outputs, strict=True)
         worst = np.max([np.abs(mine - other).max(initial=0) for mine, other in pairs])
-        means = np.mean(scores, axis=0).tolist() if len(scores) == len(sample) else (None, None)
+        means = (None, None) if any(None in pair for pair in scores) else np.mean(scores, axis=0).tolist()
         tasks[name] = TaskParity(
             examples=len(everything),
             languages=list(sample),
@@ -183,17 +184,12 @@ def verify_engines(
     return reports, left_out
 
 
-def _scores(
-    card: TaskCard, language: str, examples: Sequence[Example], original: Encoded, bundle: Encoded
-) -> list[tuple[float, float]]:
-    """Points of both in the task's main metric; none where they are not to be had of some rows alone."""
+def points(card: TaskCard, language: str, examples: Sequence[Example], answered: Encoded) -> float | None:
+    """The task's main metric on some rows, in points; None where it is not to be had of some rows alone."""
     if card.kind is Kind.RETRIEVAL:
-        return []
-    both = [decode(card, examples, side.features, side.outputs) for side in (original, bundle)]
-    if any(row.gold is None for row in both[0]):
-        return []
-    first, second = (score(card, rows, language).get(card.metrics[0]) for rows in both)
-    return [] if first is None or second is None else [(first, second)]
+        return None
+    rows = decode(card, examples, answered.features, answered.outputs)
+    return None if any(row.gold is None for row in rows) else score(card, rows, language).get(card.metrics[0])
 
 
 def _agreement(
