@@ -29,12 +29,12 @@ def sign_again(bundle: Path, name: str) -> None:
     (bundle / "bundle.json").write_text(json.dumps(card))
 
 
-def refer_elsewhere(bundle: Path, key: str, value: str) -> None:
-    model = onnx.load(bundle / "model.onnx", load_external_data=False)
+def refer_elsewhere(bundle: Path, key: str, value: str, graph: str = "model.onnx") -> None:
+    model = onnx.load(bundle / graph, load_external_data=False)
     tensor = next(tensor for tensor in model.graph.initializer if tensor.name == "word")
     next(entry for entry in tensor.external_data if entry.key == key).value = value
-    (bundle / "model.onnx").write_bytes(model.SerializeToString())
-    sign_again(bundle, "model.onnx")
+    (bundle / graph).write_bytes(model.SerializeToString())
+    sign_again(bundle, graph)
 
 
 def test_a_whole_bundle_opens(bundle: Path) -> None:
@@ -80,10 +80,11 @@ def test_a_file_cut_short_is_refused_by_name(bundle: Path) -> None:
         open_bundle(bundle)
 
 
+@pytest.mark.parametrize("graph", ["model", "packed"])
 @pytest.mark.parametrize("place", ["../backbone.bin", "/etc/passwd", "..", "", "a\\b"])
-def test_a_tensor_outside_of_the_folder_is_refused(bundle: Path, place: str) -> None:
-    refer_elsewhere(bundle, "location", place)
-    with pytest.raises(PolypromptError, match=r"model\.onnx: refers to .* not a file in the bundle's folder"):
+def test_a_tensor_outside_of_the_folder_is_refused(bundle: Path, place: str, graph: str) -> None:
+    refer_elsewhere(bundle, "location", place, f"{graph}.onnx")
+    with pytest.raises(PolypromptError, match=rf"{graph}\.onnx: refers to .* not a file in the bundle's folder"):
         open_bundle(bundle)
 
 
