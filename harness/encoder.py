@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -13,10 +14,12 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.activations import ACT2FN
 
+from harness import kernel
 from harness.anatomy import FAMILIES
 from harness.attention import Prefix, prompted
 from harness.disentangled import Table
 from harness.distances import Distances
+from harness.kernel import Packed
 
 PACKED = 1 << 27
 """Weights of all layers up to which each product gets copies of its own, in the order that the processor reads fastest:
@@ -143,6 +146,12 @@ class Layer:
     ffn_norm: Norm
     table: Table | None
 
+    def behind(self, mixed: Tensor, states: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
+        """What comes behind the attention: `mixed` is its result, `states` what entered the layer, `[..., hidden]`."""
+        states = self.attention_norm(self.attention_output(mixed, states))
+        inner, states = self.ffn_in.beside(states)
+        return self.ffn_norm(self.ffn_out(activation(inner), states))
+
     def pack(self, last: bool) -> Layer:
         """The same with packed weights; those of `query` and `key_value` in the last layer, which may need them."""
         names = ["qkv", "attention_output", "ffn_in", "ffn_out", *(("query", "key_value") if last else ())]
@@ -267,11 +276,23 @@ class FrozenEncoder:
             `[batch, seq, hidden]`, with `read` `[batch, 1, hidden]`.
         """
         numbers = range(len(self.layers))[first:end]
+        if not numbers:
+            return states if read is None else states[:, read : read + 1]
+        rows = None
+        if record is None and self.layers[0].table is None and kernel.takes(states, self.heads):
+            rows = Packed.of((states.shape[0], states.shape[1]), mask)
+            states = rows.pack(states)
         with torch.autocast(states.device.type, enabled=False):
             for number in numbers:
-                inputs = (number, states, mask, prefix, read if number == numbers[-1] else None, record)
-                states = checkpoint(self._layer, *inputs, use_reentrant=False) if again else self._layer(*inputs)
-        return states if read is None or numbers else states[:, read : read + 1]
+                last = read if number == numbers[-1] else None
+                if rows is None:
+                    layer, inputs = self._layer, (number, states, mask, prefix, last, record)
+                else:
+                    layer, inputs = self._packed_layer, (number, states, rows, prefix, last)
+                states = checkpoint(layer, *inputs, use_reentrant=False) if again else layer(*inputs)
+        if rows is None:
+            return states
+        return rows.unpack(states) if read is None else states[:, None]
 
     def _layer(
         self,
@@ -297,7 +318,22 @@ class FrozenEncoder:
         if layer.table is not None:
             bias, scaling = layer.table.bias(query, key, read), layer.table.distances.scaling
         mixed = prompted(number, query, key, value, mask, prefix, scaling, bias=bias)
-        mixed = mixed.transpose(1, 2).reshape(batch, -1, hidden)
-        states = layer.attention_norm(layer.attention_output(mixed, states))
-        inner, states = layer.ffn_in.beside(states)
-        return layer.ffn_norm(layer.ffn_out(self.activation(inner), states))
+        return layer.behind(mixed.transpose(1, 2).reshape(batch, -1, hidden), states, self.activation)
+
+    def _packed_layer(
+        self, number: int, states: Tensor, rows: Packed, prefix: Prefix | None, read: int | None
+    ) -> Tensor:
+        """The same for rows without padding, `[pieces, hidden]`; with `read` `[batch, hidden]`."""
+        layer, asked = self.layers[number], None
+        if read is None:
+            inner, states = layer.qkv.beside(states)
+        else:
+            inner = layer.key_value(states)
+            places = torch.minimum(rows.starts[:-1] + read, rows.starts[1:] - 1)
+            asked, states = layer.query.beside(states.index_select(0, places))
+        front = None if prefix is None or number not in prefix.layers else prefix.tensor[prefix.layers.index(number)]
+        gated = front is not None and prefix is not None and prefix.gated
+        mixed = kernel.attention(inner, asked, rows, self.heads, None if gated else front)
+        if gated:
+            mixed = mixed + kernel.attention(inner, asked, rows, self.heads, front, own=False)
+        return layer.behind(mixed, states, self.activation)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks import cache
-from harness import attention, backbone, disentangled, distances, encoder, products
+from harness import attention, backbone, disentangled, distances, encoder, kernel, products
 from harness.attention import Prefix
 from harness.backbone import SoftPrompt, Trunk
 from harness.batches import evaluation_batches
@@ -28,7 +28,9 @@ SHARD = 64 << 20
 PIECES = 4096
 """Pieces a batch, padding included, when states are computed."""
 
-_CODE = [Path(module.__file__ or "") for module in (attention, backbone, disentangled, distances, encoder, products)]
+_CODE = [
+    Path(module.__file__ or "") for module in (attention, backbone, disentangled, distances, encoder, kernel, products)
+]
 
 States = NDArray[np.int16] | NDArray[np.float32]
 
@@ -90,7 +92,7 @@ class TrunkCache:
         card, device = self._backbone.card, self._device
         name = cache.key(
             *("trunk", card.sha256, self._backbone.settings, device.precision, device.torch.type, torch.__version__),
-            *(f"{self.layers}", f"{shift}", cache.source_hash(*_CODE), _content(features)),
+            *(f"{self.layers}", f"{shift}", kernel.instructions(), cache.source_hash(*_CODE), _content(features)),
         )
 
         def make() -> States:

@@ -8,6 +8,7 @@ from tiny import LAYERS, tiny_model, tiny_tokenizer
 
 import harness.attention
 import harness.checkpoint
+import harness.kernel
 from benchmarks.errors import PolypromptError
 from benchmarks.records import Example, Split
 from benchmarks.task import Kind, Task, TaskCard
@@ -206,8 +207,9 @@ def test_passes_and_recomputation_leave_the_result_alone(method, settings, tmp_p
 def test_activations_are_computed_again(engine, tmp_path, monkeypatch):
     """The layers' forward runs twice a step, and dropout stays off in a frozen encoder."""
     calls = []
-    mix = harness.attention.mix
+    mix, packed = harness.attention.mix, harness.kernel.attention
     monkeypatch.setattr(harness.attention, "mix", lambda *inputs: calls.append(1) or mix(*inputs))
+    monkeypatch.setattr(harness.kernel, "attention", lambda *inputs: calls.append(1) or packed(*inputs))
     runs = []
     for on in (False, True):
         model, _, _, go = prepare("ptuning-v2", tmp_path / str(on), checkpoint_activations=on, max_steps=1)

@@ -1,0 +1,69 @@
+// The kernel for Python: addresses and shapes in, nothing out. harness/kernel.py is the only one that calls it.
+#include <nanobind/nanobind.h>
+
+#include <stdexcept>
+
+#include "attention.hpp"
+
+namespace nb = nanobind;
+using namespace polyprompt;
+
+namespace {
+
+template <class Number>
+Number* at(uintptr_t address) {
+    return reinterpret_cast<Number*>(address);
+}
+
+struct Call : Attention {
+    Parallel parallel;
+};
+
+Call made(
+    int type, nb::tuple shape, nb::tuple from, nb::tuple strides, nb::tuple rows, float scale, uintptr_t mixed,
+    uintptr_t logsum, uintptr_t parallel) {
+    Call call;
+    auto number = [](nb::handle item) { return nb::cast<int64_t>(item); };
+    auto address = [](nb::handle item) { return nb::cast<uintptr_t>(item); };
+    call.type = Type(type);
+    call.rows = number(shape[0]), call.heads = number(shape[1]), call.width = number(shape[2]);
+    call.slots = number(shape[3]), call.banks = number(shape[4]);
+    call.query = at<const void>(address(from[0])), call.key = at<const void>(address(from[1]));
+    call.value = at<const void>(address(from[2])), call.prefix = at<const void>(address(from[3]));
+    call.query_stride = number(strides[0]), call.key_stride = number(strides[1]);
+    call.query_starts = at<const int64_t>(address(rows[0])), call.key_starts = at<const int64_t>(address(rows[1]));
+    call.bank = at<const int64_t>(address(rows[2]));
+    call.scale = scale, call.mixed = at<void>(mixed), call.logsum = at<float>(logsum);
+    call.parallel = reinterpret_cast<Parallel>(parallel);
+    if (const char* text = refused(call, number(rows[3]), number(rows[4]))) throw std::invalid_argument(text);
+    return call;
+}
+
+}  // namespace
+
+NB_MODULE(polyprompt_native, module) {
+    module.attr("INTERFACE") = 1;  // harness/kernel.py knows which one it can call
+
+    module.def(
+        "forward",
+        [](int type, nb::tuple shape, nb::tuple from, nb::tuple strides, nb::tuple rows, float scale, uintptr_t mixed,
+           uintptr_t logsum, uintptr_t parallel) {
+            Call call = made(type, shape, from, strides, rows, scale, mixed, logsum, parallel);
+            nb::gil_scoped_release release;
+            forward(call, call.parallel);
+        });
+    module.def(
+        "backward",
+        [](int type, nb::tuple shape, nb::tuple from, nb::tuple strides, nb::tuple rows, float scale, uintptr_t mixed,
+           uintptr_t logsum, uintptr_t parallel, nb::tuple gradients, nb::tuple gradient_strides) {
+            Call call = made(type, shape, from, strides, rows, scale, mixed, logsum, parallel);
+            auto address = [&](int place) { return nb::cast<uintptr_t>(gradients[place]); };
+            Gradient gradient{
+                at<const void>(address(0)), at<void>(address(1)), at<void>(address(2)), at<void>(address(3)),
+                nb::cast<int64_t>(gradient_strides[0]), nb::cast<int64_t>(gradient_strides[1]), at<float>(address(4))};
+            nb::gil_scoped_release release;
+            backward(call, gradient, call.parallel);
+        });
+    module.def("instructions", &instructions);
+    module.def("use", &use);
+}
