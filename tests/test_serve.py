@@ -1,14 +1,17 @@
 """The service beside a session, and what it refuses."""
 
 import json
+import re
 import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from bundles import tiny_bundle, tiny_prompted
-from serving import serving
+from serving import ROOT, serving
 
 pytest.importorskip("starlette", reason="needs the extra `serve`")
 pytest.importorskip("uvicorn", reason="needs the extra `serve`")
@@ -142,3 +145,13 @@ def test_a_process_that_is_told_to_stop_finishes_what_it_took(bundle: Path) -> N
         assert "Traceback" not in service.process.communicate(timeout=60)[1]
         with pytest.raises(OSError):
             service.ask(ASKED)
+
+
+@pytest.mark.parametrize("absent", ["prometheus_client", "starlette", "uvicorn"])
+def test_without_the_extra(absent: str) -> None:
+    start = "runpy.run_module('exporters.serve', run_name='__main__')"
+    code = f"import sys, runpy; sys.modules[{absent!r}] = None; {start}"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    install = r"is missing; install the extra: pip install polyprompt\[serve\]"
+    assert re.fullmatch(rf"error: {absent}\S* {install}\n", done.stderr)

@@ -18,15 +18,19 @@ import exporters.export
 from benchmarks.errors import PolypromptError
 from benchmarks.records import Example
 from benchmarks.registry import find_suite, find_task
+from benchmarks.results import read_model
 from benchmarks.scoring import score
 from benchmarks.task import Kind
 from exporters.bundle import VocabularyReport, open_bundle
+from exporters.engines import open_engine
+from exporters.layout import FoldersCard, TaskFolder
 from exporters.session import Session
 from exporters.vocabulary import trim
 from harness import run
 from harness.backbone import load_backbone
 from harness.data import _part
 from harness.features import TextEncoder
+from harness.store import load_run
 
 LANGUAGES = ("en", "ar", "de", "el", "es", "hi", "ru", "zh")
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -225,8 +229,7 @@ def test_a_trimmed_bundle_answers_as_the_whole_one_does(finished: Path, command,
             exporters.export, finished, "--out", tmp_path / name, "--rows", 8, "--atol", 1e-4, *more
         )
         assert status == 0, error
-    # One engine for both: the fastest one found may differ from export to export.
-    whole, small = (Session(tmp_path / name, threads=1, engine="onnxruntime") for name in ("whole", "small"))
+    whole, small = (opened(tmp_path / name) for name in ("whole", "small"))
     before, card = open_bundle(tmp_path / "whole"), open_bundle(tmp_path / "small")
     tokenizers = [Tokenizer.from_file(str(tmp_path / name / "tokenizer.json")) for name in ("whole", "small")]
     encoders = [
@@ -285,6 +288,75 @@ def test_a_trimmed_bundle_answers_as_the_whole_one_does(finished: Path, command,
     check_report(report, whole, small, encoders[0], vocabularies[1])
     assert "pieces kept" in output
     assert all(f"{code} " in output for code in report.coverage)
+
+
+def opened(bundle: Path) -> Session:
+    """A session that shares nothing with what was measured at export, so that both cut their rows into equal batches."""
+    return Session(bundle, engine=open_engine("onnxruntime", bundle / "model.onnx", 1))
+
+
+def exported(finished: Path, out: Path, command, *more: object) -> tuple[Path, Path]:
+    """The run with its whole vocabulary and with that of German and Russian, exported with the same options."""
+    keep = ("--keep-languages", "de,ru", "--score-rows", 2)
+    for name, kept in (("whole", ()), ("small", keep)):
+        status, _, error = command(exporters.export, finished, "--out", out / name, "--rows", 2, *more, *kept)
+        assert status == 0, error
+    return out / "whole", out / "small"
+
+
+def kept_rows(task: str) -> Iterator[tuple[str, list[Example]]]:
+    """Rows of the kept languages by language; those of retrieval with candidates."""
+    declared = find_task(task)
+    for language in {"de", "ru"} & set(declared.card.languages):
+        rows = declared.source.read(declared.card, declared.eval_split, language, None)
+        yield (
+            language,
+            [
+                Example(row.id, row.text, row.text_pair, row.choices or rows.candidates[:9], row.tokens)
+                for row in rows.examples[:20]
+            ],
+        )
+
+
+@pytest.mark.parametrize("more", [("--form", "all"), ("--precision", "int8", "--max-drop", 100)], ids=lambda m: m[1])
+def test_trimming_together_with_forms_and_precisions(more, source, finished: Path, command, tmp_path: Path) -> None:
+    """Rows of kept languages are answered bit for bit alike: embeddings are quantised a row at a time."""
+    if more[1] == "all" and source[1] == "verbaliser":
+        status, _, error = command(exporters.export, finished, "--out", tmp_path / "x", *more, "--keep-languages", "de")
+        assert (status, (tmp_path / "x").exists()) == (2, False)
+        assert "mask" in error
+        assert error.count("\n") == 1
+        return
+    folders = exported(finished, tmp_path, command, *more)
+    whole, small = map(opened, folders)
+    cards = [open_bundle(folder) for folder in folders]
+    assert (cards[1].form, cards[1].precision) == (cards[0].form, cards[0].precision)
+    assert more[1] in (cards[1].form, cards[1].precision)
+    assert cards[1].files["backbone.bin"].bytes < cards[0].files["backbone.bin"].bytes
+    questions = [(task, row, code) for task in small.tasks for code, rows in kept_rows(task) for row in rows]
+    assert len(questions) > 100
+    assert small.answer(questions) == whole.answer(questions)
+
+
+def test_trimming_together_with_folders_for_other_tools(finished: Path, command, tmp_path: Path) -> None:
+    """Each folder gives what the untrimmed one gives, with a tokenizer and embeddings of its own."""
+    whole, small = exported(finished, tmp_path, command, "--layout", "transformers")
+    card = read_model(small / "folders.json", FoldersCard)
+    assert card.vocabulary is not None
+    readout = load_run(finished).readout
+    for name, folder in card.folders.items():
+        task = find_task(folder.task).card
+        config = json.loads((small / name / "config.json").read_bytes())
+        tokenizer = Tokenizer.from_file(str(small / name / "tokenizer.json"))
+        assert config["vocab_size"] == tokenizer.get_vocab_size() == card.vocabulary.pieces < card.vocabulary.of
+        assert tokenizer.id_to_token(config["pad_token_id"]) == "[PAD]"
+        masks = [Tokenizer.from_file(str(f / name / "tokenizer.json")).token_to_id("[MASK]") for f in (whole, small)]
+        masks = masks if readout is not None and readout.reads(task) else [None, None]
+        sessions = [TaskFolder(f / name, task, mask) for f, mask in zip((whole, small), masks, strict=True)]
+        for language, rows in kept_rows(task.name):
+            found = [one.run({(task.name, language): rows})[task.name, language].outputs for one in sessions]
+            for mine, other in zip(*found, strict=True):
+                np.testing.assert_array_equal(mine, other)
 
 
 def _candidates(row: Example) -> list[Example]:
@@ -358,3 +430,24 @@ def test_what_cannot_be_kept(options, message: str, finished: Path, command, tmp
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_language_without_rows_cannot_be_kept(backbone: Path, command, tmp_path: Path) -> None:
+    """The task has it, but its file is gone."""
+    tasks = tmp_path / "tasks.toml"
+    tasks.write_text(
+        '[[task]]\nname = "mood"\nkind = "classification"\nformat = "tsv"\nlanguages = ["en", "de"]\n'
+        'columns = { text = "text", label = "label" }\nfiles = { train = "train.tsv", test = "{language}.tsv" }\n'
+    )
+    for name in ("train", "en", "de"):
+        (tmp_path / f"{name}.tsv").write_text("text\tlabel\nw7 w8\tgood\nw9\tbad\n" * 4)
+    finished = tmp_path / "x"
+    options = ["--task-file", tasks, "--backbone", backbone, "--prompt-length", 2, "--max-steps", 2, "--batch", 2]
+    status, _, error = command(run, *options, "--out", tmp_path, "--name", "x")
+    assert status == 0, error
+    (tmp_path / "de.tsv").unlink()
+    status, _, error = command(exporters.export, finished, "--keep-languages", "en,de")
+    assert status == 2
+    assert f"--keep-languages de: no row of the run's tasks in it is there, in {tmp_path}" in error
+    assert error.count("\n") == 1
+    assert not (finished / "export").exists()
