@@ -333,7 +333,7 @@ def write_bundle(
     graph: Graph,
     tasks: Tensors,
     tokenizer: str,
-    beside: Iterable[Path] = (),
+    beside: Iterable[Path] | None = (),
     packed: Graph | None = None,
 ) -> BundleCard:
     """Write the files of a bundle into an existing folder.
@@ -343,7 +343,7 @@ def write_bundle(
         card: without `files`.
         graph: the model and the weights of its encoder. tasks: what it is fed for the tasks.
         tokenizer: content of tokenizer.json.
-        beside: other bundles, whose file of weights may be the same.
+        beside: other bundles, whose file of weights may be the same; None: it is to have a file of its own.
         packed: the graph in packed form, over the same weights; None: there is none.
 
     Returns:
@@ -357,7 +357,8 @@ def write_bundle(
         write_atomic(folder / PACKED, packed.model.SerializeToString(deterministic=True))
         names.insert(1, PACKED)
     files = {name: stored(folder / name) for name in names}
-    weights = put(graph.backbone, folder, [other / graph.backbone.name for other in beside])
+    others = None if beside is None else [other / graph.backbone.name for other in beside]
+    weights = put(graph.backbone, folder, others)
     files[graph.backbone.name] = StoredFile(bytes=graph.backbone.bytes, sha256=weights)
     card = card.model_copy(update={"files": files})
     write_model(folder / CARD, card)

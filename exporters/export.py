@@ -75,6 +75,7 @@ def export(
     max_drop: float = MAX_DROP,
     screen: Screen | None = None,
     retune: int | None = None,
+    copy_weights: bool = False,
 ) -> BundleCard:
     """Write the bundle of a run.
 
@@ -89,6 +90,7 @@ def export(
         max_drop: most points that a task may lose on these rows, where weights or engine are not in fp32.
         screen: hears of engines that do not agree.
         retune: steps in which prompts and heads are adapted to the precision, see `exporters.retune`; None: none.
+        copy_weights: the bundle has a file of weights of its own, not a link to that of other bundles.
 
     Raises:
         PolypromptError: the run cannot be read or exported, its data is gone, or the outputs differ; `out` is
@@ -110,7 +112,8 @@ def export(
         tasks, tensors = side_by_side(card.tasks, tensors)
         card = card.model_copy(update={"form": form, "tasks": tasks})
     with complete_or_absent(out) as folder:
-        card = write_bundle(folder, card, graph, tensors, model.backbone.tokenizer.to_str(), beside(out), packed)
+        others = None if copy_weights else beside(out)
+        card = write_bundle(folder, card, graph, tensors, model.backbone.tokenizer.to_str(), others, packed)
         original = partial(compute, model, device=find_device("fp32", cpu=True))
         if precision is Precision.INT8:
             card = calibrate(folder, card, {(name, code): r for name, s in samples.items() for code, r in s.items()})
@@ -118,7 +121,8 @@ def export(
         parity, left_out = verify_engines(folder, original, samples, exact, max_drop)
         card = with_paces(folder, card.model_copy(update={"parity": parity}))
         write_model(folder / CARD, card)
-    remember(out / graph.backbone.name, card.files[graph.backbone.name].sha256)
+    if not copy_weights:
+        remember(out / graph.backbone.name, card.files[graph.backbone.name].sha256)
     for sentence in left_out:
         screen.say(sentence)
     return card
@@ -465,6 +469,11 @@ def main() -> int:
         metavar="N",
         help="trimming: dev rows of each task and language that are scored before and after (default: %(default)s)",
     )
+    parser.add_argument(
+        "--copy-weights",
+        action="store_true",
+        help="of a bundle: a backbone.bin of its own, which Python's onnx reads too, not a link to that of others",
+    )
     parser.add_argument("--json", action="store_true", help="print bundle.json or folders.json, not a table")
     options = parser.parse_args()
     if options.rows is not None and options.rows < 1:
@@ -482,6 +491,8 @@ def main() -> int:
             raise PolypromptError(f"--precision {precision}: of bundles alone; leave --layout away")
         if options.retune is not None:
             raise PolypromptError("--retune: of bundles alone; leave --layout away")
+        if options.copy_weights:
+            raise PolypromptError("--copy-weights: of bundles alone; leave --layout away")
         if options.form != parser.get_default("form"):
             raise PolypromptError(f"--form {options.form}: of bundles alone; leave --layout away")
         folders = export_folders(options.run, out, options.atol, options.rows or ROWS, options.task_file, keep)
@@ -499,6 +510,7 @@ def main() -> int:
         precision,
         options.max_drop,
         retune=options.retune,
+        copy_weights=options.copy_weights,
     )
     print(card.model_dump_json(indent=2) if options.json else _report(card, out, time.perf_counter() - start))
     return 0

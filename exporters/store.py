@@ -23,6 +23,9 @@ The files themselves are in the bundles alone: what no bundle has takes no room,
 PLACES = 16
 """Paths of the same weights that are remembered."""
 
+WRITABLE = 0o222
+"""Of a file's mode: somebody may write into it."""
+
 HASHES = "hashes"
 """Folder in the cache with the hashes of large files, by device and inode."""
 
@@ -56,14 +59,15 @@ def known_sha256(path: Path) -> str:
     return found
 
 
-def put(tensors: TensorFile, folder: Path, beside: Iterable[Path] = ()) -> str:
+def put(tensors: TensorFile, folder: Path, beside: Iterable[Path] | None = ()) -> str:
     """Put a file of weights into a folder: a hard link where its bytes are on this disk already, else the file.
 
-    It is read-only, since other bundles may have it too.
+    It is read-only, since other bundles may have it too. What is writable is nobody else's: it is never linked to.
 
     Args:
         tensors: the content. folder: where it goes.
-        beside: other places where the same file may be, beside those that are remembered.
+        beside: other places where the same file may be, beside those that are remembered; None: write a file that
+            belongs to this folder alone.
 
     Returns:
         The SHA-256, in hexadecimal.
@@ -72,13 +76,16 @@ def put(tensors: TensorFile, folder: Path, beside: Iterable[Path] = ()) -> str:
     for part in tensors.content():
         content.update(part)
     digest, target = content.hexdigest(), folder / tensors.name
-    for there in (*_places(digest), *beside):
+    for there in () if beside is None else (*_places(digest), *beside):
         with suppress(OSError):  # it is gone; another disk, or one without links
-            if there.stat().st_size == tensors.bytes and known_sha256(there) == digest:
+            status = there.stat()
+            same = status.st_size == tensors.bytes and not status.st_mode & WRITABLE
+            if same and known_sha256(there) == digest:
                 os.link(there, target)
                 return digest
     write_atomic(target, tensors.write)
-    target.chmod(0o444)
+    if beside is not None:
+        target.chmod(0o444)
     return digest
 
 

@@ -6,11 +6,13 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from test_export import CARDS, make_run
 
 import exporters.add
+import exporters.export
 import exporters.inspect
 import exporters.list
 import exporters.remove
@@ -25,6 +27,7 @@ from exporters.bundle import open_bundle, read_card
 from exporters.export import export
 from exporters.remove import remove
 from exporters.session import Session
+from harness.backbone import load_backbone
 from harness.lock import locked
 from harness.placement import Placement
 from harness.sharing import PromptBank
@@ -245,6 +248,24 @@ def test_bundles_of_one_encoder_share_its_file(runs: tuple[Path, Path]) -> None:
     assert first.stat().st_mode & 0o222 == 0, "nobody writes into what others have too"
 
 
+def test_weights_of_its_own_are_read_by_onnx_too(runs: tuple[Path, Path], tmp_path: Path, command) -> None:
+    """The package onnx refuses files with several links. What is linked once is not linked by later exports."""
+    out = tmp_path / "one" / "b"
+    status, _, error = command(exporters.export, runs[0], "--out", out, "--rows", 1, "--copy-weights")
+    assert status == 0, error
+    export(runs[1], tmp_path / "two" / "b", rows=1)
+    weights = out / "backbone.bin"
+    assert weights.stat().st_nlink == 1
+    assert weights.read_bytes() == (tmp_path / "two" / "b" / "backbone.bin").read_bytes()
+    model = onnx.load(out / "model.onnx")
+    word = next(tensor for tensor in model.graph.initializer if tensor.name == "word")
+    table = load_backbone(str(runs[0].parent / "backbone")).words.weight
+    np.testing.assert_array_equal(onnx.numpy_helper.to_array(word), table.detach())
+    with pytest.raises(onnx.checker.ValidationError, match="hard link"):
+        onnx.load(runs[1] / "export" / "model.onnx")
+    open_bundle(out)
+
+
 def test_where_no_link_is_possible_it_is_copied(runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: object) -> None:
         raise OSError(18, "Invalid cross-device link")
@@ -261,6 +282,7 @@ def test_a_damaged_file_is_not_linked(runs, tmp_path: Path, bundle: Path) -> Non
     content[100] ^= 1
     weights.unlink()
     weights.write_bytes(content)
+    weights.chmod(0o444)
     for run in runs:
         (run / "export" / "backbone.bin").touch()
     exporters.store.remember(weights, open_bundle(runs[0] / "export").files["backbone.bin"].sha256)
