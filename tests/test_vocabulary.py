@@ -291,7 +291,7 @@ def test_a_trimmed_bundle_answers_as_the_whole_one_does(finished: Path, command,
 
 
 def opened(bundle: Path) -> Session:
-    """A session that shares nothing with what was measured at export, so that both cut their rows into equal batches."""
+    """A session that does not look at what export measured, so that all cut their rows into the same batches."""
     return Session(bundle, engine=open_engine("onnxruntime", bundle / "model.onnx", 1))
 
 
