@@ -12,11 +12,23 @@ from transformers import AlbertConfig, AlbertModel
 
 import harness.attention
 from benchmarks.errors import PolypromptError
-from harness import encoder
+from harness import encoder, kernel
 from harness.attention import Prefix, attend, key_mask, number_layers
 from harness.backbone import Backbone, SoftPrompt
 
 ENGINES = ("own", "transformers")
+
+
+@pytest.fixture(autouse=True, params=["compiled", "products"])
+def way(request, monkeypatch):
+    """How a frozen encoder's attention is computed."""
+    if request.param == "products":
+        monkeypatch.setattr(kernel, "takes", lambda *_: False)
+    elif kernel.module() is None:
+        pytest.skip("the compiled part is not installed")
+    return request.param
+
+
 LENGTHS = torch.tensor([9, 4, 1, 7])
 SEQ = 9
 
@@ -127,15 +139,20 @@ def by_hand(model, ids, lengths, types, prompt=None):
 
 
 def count_attention(monkeypatch):
-    """A list that gets the mask of every attention from here on."""
+    """A list that gets the mask of every attention from here on, or the places of the real pieces."""
     masks = []
-    mix = harness.attention.mix
+    mix, packed = harness.attention.mix, kernel.attention
 
     def spy(query, key, value, mask, *args, **options):
         masks.append(mask)
         return mix(query, key, value, mask, *args, **options)
 
+    def packed_spy(states, asked, rows, *args, **options):
+        masks.append(rows.places)
+        return packed(states, asked, rows, *args, **options)
+
     monkeypatch.setattr(harness.attention, "mix", spy)
+    monkeypatch.setattr(kernel, "attention", packed_spy)
     return masks
 
 
@@ -367,16 +384,17 @@ def test_only_what_is_read(pair, read):
         assert len(short) == len(ids), "rows that have no such piece"
 
 
-def test_the_last_layer_computes_only_what_is_read(monkeypatch):
+def test_the_last_layer_computes_only_what_is_read(monkeypatch, way):
     backbone, _ = make("bert")
     ids, types = rows(backbone.pad_id)
     seen = []
     norm = encoder.Norm.__call__
     monkeypatch.setattr(
-        encoder.Norm, "__call__", lambda self, states: seen.append(states.shape[1]) or norm(self, states)
+        encoder.Norm, "__call__", lambda self, states: seen.append(states.numel() // HIDDEN) or norm(self, states)
     )
     backbone(ids, LENGTHS, types, read=0)
-    assert seen == [SEQ] * 2 * (LAYERS - 1) + [1, 1]
+    pieces = int(LENGTHS.sum()) if way == "compiled" else len(LENGTHS) * SEQ
+    assert seen == [pieces] * 2 * (LAYERS - 1) + [len(LENGTHS)] * 2
 
 
 def test_weights_that_are_trained_are_not_copied():
