@@ -92,9 +92,11 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
     parser.add_argument("--label-words", action="append", metavar="TASK.LABEL=WORD", help="what --head verbaliser says")
     parser.add_argument("--preset", metavar="NAME", help="released hyper-parameters; other settings go before them")
     parser.add_argument("--list-presets", action="store_true", help="show them with the published numbers, then stop")
-    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="so many runs, each with the next seed")
     parser.add_argument(
-        "--at-once", type=int, default=1, metavar="N", help="of --seeds: N at a time, a part of the cores each"
+        "--seeds", type=int, default=1, metavar="N", help="N runs, each with the next seed: side by side"
+    )
+    parser.add_argument(
+        "--at-once", type=int, default=1, metavar="N", help="of --seeds: a process each, N at a time, in place of one"
     )
     parser.add_argument("--config", type=Path, metavar="FILE.toml", help="settings; the command line goes before them")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run of the same settings")
