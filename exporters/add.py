@@ -27,7 +27,8 @@ from exporters.bundle import (
     replace_tasks,
     tasks_file,
 )
-from exporters.export import ATOL, MAX_DROP, ROWS, SCORED_ROWS, samples_of
+from exporters.comparison import ATOL, MAX_DROP, add_options, exact_in, rows_in
+from exporters.export import samples_of
 from exporters.graph import OUTPUTS, Blueprint
 from exporters.tasks import Readout, Tensors
 from exporters.trained import Trained, frozen_layers
@@ -49,6 +50,7 @@ def add(
     atol: float = ATOL,
     rows: int | None = None,
     task_files: Sequence[Path] | None = None,
+    max_drop: float = MAX_DROP,
 ) -> tuple[list[BundledTask], float]:
     """Add all tasks of a run.
 
@@ -58,7 +60,7 @@ def add(
         names: name in the run -> name in the bundle, where it is another one.
         atol: largest absolute difference of any output value on real rows.
         rows: examples of each task that are compared; 0: none; None: as `exporters.export.export`.
-        task_files: as in `exporters.export.export`.
+        task_files, max_drop: as in `exporters.export.export`.
 
     Returns:
         The new tasks, and the seconds that adding took beside the comparison.
@@ -75,11 +77,11 @@ def add(
         new = card.model_copy(update={"tasks": [*card.tasks, *tasks]})
         seconds = time.perf_counter() - began
         if rows is None:
-            rows = ROWS if card.precision == "fp32" else SCORED_ROWS
+            rows = rows_in(card.precision)
         if rows:
             with _trial(bundle, new, tensors) as trial:
                 sample = samples_of(run, config, manifest, rows, task_files)
-                later = _compare(trial, run, tasks, sample, atol if card.precision == "fp32" else None)
+                later = _compare(trial, run, tasks, sample, exact_in(card.precision, atol), max_drop)
             parity = {name: card.parity[name].joined(later[name]) for name in card.parity if name in later}
             new = new.model_copy(update={"parity": parity})
         began = time.perf_counter()
@@ -88,7 +90,13 @@ def add(
 
 
 def compare_run(
-    bundle: Path, card: BundleCard, run: Path, atol: float, rows: int, task_files: Sequence[Path] | None = None
+    bundle: Path,
+    card: BundleCard,
+    run: Path,
+    atol: float = ATOL,
+    rows: int | None = None,
+    task_files: Sequence[Path] | None = None,
+    max_drop: float = MAX_DROP,
 ) -> dict[str, Parity]:
     """Compare the tasks of a bundle that came from a run with it, by every engine that is installed.
 
@@ -106,8 +114,8 @@ def compare_run(
     if not tasks:
         came = ", ".join(dict.fromkeys(task.run for task in card.tasks))
         raise PolypromptError(f"{bundle}: no task came from the run {manifest.run}, they came from {came}")
-    sample = samples_of(run, config, manifest, rows, task_files)
-    return _compare(bundle, run, tasks, sample, atol if card.precision == "fp32" else None)
+    sample = samples_of(run, config, manifest, rows or rows_in(card.precision), task_files)
+    return _compare(bundle, run, tasks, sample, exact_in(card.precision, atol), max_drop)
 
 
 def fitted(
@@ -206,7 +214,12 @@ def _trial(bundle: Path, card: BundleCard, tensors: Tensors) -> Iterator[Path]:
 
 
 def _compare(
-    trial: Path, run: Path, tasks: Sequence[BundledTask], samples: Mapping[str, Sample], atol: float | None
+    trial: Path,
+    run: Path,
+    tasks: Sequence[BundledTask],
+    samples: Mapping[str, Sample],
+    atol: float | None,
+    max_drop: float,
 ) -> dict[str, Parity]:
     """The new tasks on real rows, in the bundle and in the run, by the engines that agree."""
     model, names = load_run(run), {task.card.name: task.run_task for task in tasks}
@@ -217,7 +230,7 @@ def _compare(
         return compute(model, originals[names[card.name]], features, device, language=language)
 
     rows = {new: samples[old] for new, old in names.items()}
-    return verify_engines(trial, reference, rows, atol, MAX_DROP)[0]
+    return verify_engines(trial, reference, rows, atol, max_drop)[0]
 
 
 def _parse_names(given: Sequence[str], manifest: Manifest) -> dict[str, str]:
@@ -241,24 +254,13 @@ def main() -> int:
         "--name", action="append", default=[], metavar="[TASK=]NEW", help="another name for a task in the bundle"
     )
     parser.add_argument("--no-verify", action="store_true", help="do not compare with PyTorch on real rows")
-    parser.add_argument("--atol", type=float, default=ATOL, help="largest difference to PyTorch (default: %(default)s)")
-    parser.add_argument(
-        "--rows", type=int, help=f"examples of each task to compare (default: {ROWS}; where not in fp32 {SCORED_ROWS})"
-    )
-    parser.add_argument(
-        "--task-file",
-        type=Path,
-        action="append",
-        metavar="FILE",
-        help="the run's task file, where it moved or is code",
-    )
+    add_options(parser)
     parser.add_argument("--json", action="store_true", help="print the new tasks as a JSON list instead of a sentence")
     options = parser.parse_args()
-    if options.rows is not None and options.rows < 1:
-        raise PolypromptError(f"--rows {options.rows}: at least 1 is needed; --no-verify leaves the comparison out")
     names = _parse_names(options.name, read_model(options.run / "manifest.json", Manifest))
     rows = 0 if options.no_verify else options.rows
-    tasks, seconds = add(options.bundle, options.run, names, options.atol, rows, options.task_file)
+    given = (options.bundle, options.run, names, options.atol, rows, options.task_file, options.max_drop)
+    tasks, seconds = add(*given)
     if options.json:
         print(f"[{', '.join(task.model_dump_json() for task in tasks)}]")
     else:

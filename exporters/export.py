@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tabulate import tabulate
 
 from benchmarks import data
 from benchmarks.choice import comma_list
@@ -23,6 +22,7 @@ from benchmarks.results import Manifest, read_model, write_model
 from benchmarks.task import Task, TaskCard
 from exporters.bundle import CARD, BundleCard, Form, Retuning, VocabularyReport, complete_or_absent, write_bundle
 from exporters.calibrate import calibrate
+from exporters.comparison import ATOL, MAX_DROP, ROWS, add_options, exact_in, rows_in
 from exporters.graph import Blueprint, Graph, build_graph
 from exporters.layout import CARD as FOLDERS
 from exporters.layout import Contents, FolderCard, FoldersCard, TaskFolder, write_folder
@@ -32,6 +32,7 @@ from exporters.precision import Precision, in_precision
 from exporters.retune import STEPS, retuned
 from exporters.single import build_single
 from exporters.store import remember
+from exporters.table import AGREEMENT, agreement, table
 from exporters.tasks import Prompt, Tensors, task_tensors
 from exporters.together import side_by_side
 from exporters.trained import Known, Trained, frozen_layers, threshold_of
@@ -46,15 +47,6 @@ from harness.heads import HeadKind
 from harness.model import PromptedModel
 from harness.screen import Screen
 from harness.store import load_run
-
-ATOL = 1e-3
-"""Default of `--atol`: more than the order of additions in fp32 can change, less than a prediction hangs on."""
-
-MAX_DROP = 1.0
-"""Default of `--max-drop`, in points."""
-
-ROWS, SCORED_ROWS = 32, 256
-"""Default of `--rows`: enough to see that two graphs compute the same; and to see a point of difference in a score."""
 
 LAYOUTS = {"bundle": "export", "transformers": "transformers"}
 """Of `--layout`: its folder in a run."""
@@ -82,7 +74,8 @@ def export(
     Args:
         run: a finished run. out: folder of the bundle; an older bundle there is replaced.
         atol: largest absolute difference of any output value on real rows, of engines in fp32.
-        rows: examples of each task that are compared, spread over its languages; None: `ROWS` of the precision.
+        rows: examples of each task that are compared, spread over its languages; None: as many as
+            `exporters.comparison.rows_in` says.
         task_files: the task files of the run; None: those that it names, if they are no Python.
         form: what a row is answered for.
         keep: what the vocabulary is trimmed to.
@@ -96,7 +89,7 @@ def export(
         PolypromptError: the run cannot be read or exported, its data is gone, or the outputs differ; `out` is
             then as it was.
     """
-    rows = rows or (ROWS if precision is Precision.FP32 else SCORED_ROWS)
+    rows = rows or rows_in(precision)
     screen = screen or Screen()
     manifest, config, model, samples, vocabulary = _open(run, rows, task_files, keep)
     whole, fed, retuning = graph_of(model), model, None
@@ -117,8 +110,7 @@ def export(
         original = partial(compute, model, device=find_device("fp32", cpu=True))
         if precision is Precision.INT8:
             card = calibrate(folder, card, {(name, code): r for name, s in samples.items() for code, r in s.items()})
-        exact = atol if precision is Precision.FP32 else None
-        parity, left_out = verify_engines(folder, original, samples, exact, max_drop)
+        parity, left_out = verify_engines(folder, original, samples, exact_in(precision, atol), max_drop)
         card = with_paces(folder, card.model_copy(update={"parity": parity}))
         write_model(folder / CARD, card)
     if not copy_weights:
@@ -132,7 +124,7 @@ def export_folders(
     run: Path,
     out: Path,
     atol: float = ATOL,
-    rows: int = 32,
+    rows: int = ROWS,
     task_files: Sequence[Path] | None = None,
     keep: Keep = EVERYTHING,
 ) -> FoldersCard:
@@ -320,29 +312,19 @@ def _report(card: BundleCard, out: Path, seconds: float) -> str:
     padded = card.parity.items()
     reports = [*padded, *((f"{name}, packed", report.packed) for name, report in padded if report.packed is not None)]
     lines = [
-        (
-            engine if number == 0 else "",
-            name,
-            part.examples,
-            " ".join(part.languages),
-            f"{part.difference:.1e}",
-            f"{100 * part.agreement:.1f} %",
-            *("" if points is None else f"{points:.1f}" for points in (part.original, part.score)),
-        )
+        (engine if number == 0 else "", name, *agreement(part))
         for engine, parity in reports
         for number, (name, part) in enumerate(parity.tasks.items())
     ]
-    headers = ("engine", "task", "rows", "languages", "largest difference", "equal predictions", "PyTorch", "score")
-    sides = ("left", "left", "right", "left", "right", "right", "right", "right")
-    table = tabulate(lines, headers=headers, disable_numparse=True, colalign=sides)
+    text = table({"engine": "left", "task": "left", **AGREEMENT}, lines)
     engines = [f"{name} {report.milliseconds:.2f} ms a row" for name, report in card.parity.items()]
     if card.vocabulary is not None:
-        table += f"\n\n{trimming_report(card.vocabulary)}"
+        text += f"\n\n{trimming_report(card.vocabulary)}"
     if card.retuning is not None:
-        table += f"\n\n{_report_retuning(card.retuning)}"
+        text += f"\n\n{_report_retuning(card.retuning)}"
     sizes = ", ".join(f"{name} {_size(file.bytes)}" for name, file in card.files.items())
     return (
-        f"{table}\n\n{out}: {len(card.tasks)} tasks, {card.precision}, {sizes}\n"
+        f"{text}\n\n{out}: {len(card.tasks)} tasks, {card.precision}, {sizes}\n"
         f"agrees with PyTorch on real rows: {', '.join(engines)}; {seconds:.1f} s"
     )
 
@@ -360,23 +342,12 @@ def _report_retuning(retuning: Retuning) -> str:
 
 
 def _report_folders(card: FoldersCard, out: Path, seconds: float) -> str:
-    lines = [
-        (
-            name,
-            one.parity.examples,
-            " ".join(one.parity.languages),
-            f"{one.parity.difference:.1e}",
-            f"{100 * one.parity.agreement:.1f} %",
-        )
-        for name, one in card.folders.items()
-    ]
-    headers = ("folder", "rows", "languages", "largest difference", "equal predictions")
-    sides = ("left", "right", "left", "right", "right")
-    table = tabulate(lines, headers=headers, disable_numparse=True, colalign=sides)
+    lines = [(name, *agreement(one.parity)) for name, one in card.folders.items()]
+    text = table({"folder": "left", **AGREEMENT}, lines)
     if card.vocabulary is not None:
-        table += f"\n\n{trimming_report(card.vocabulary)}"
+        text += f"\n\n{trimming_report(card.vocabulary)}"
     return (
-        f"{table}\n\n{out}: {len(card.folders)} folders, checked against PyTorch on real rows, padded on both sides "
+        f"{text}\n\n{out}: {len(card.folders)} folders, checked against PyTorch on real rows, padded on both sides "
         f"(allowed difference {card.atol:g}), {card.engine}, {seconds:.1f} s"
     )
 
@@ -422,30 +393,7 @@ def main() -> int:
         help="with --precision int8 or int4: train prompts and heads on against the quantised weights, so that they "
         f"take the error in (without a number: {STEPS} steps)",
     )
-    parser.add_argument(
-        "--atol",
-        type=float,
-        default=ATOL,
-        help="largest difference to PyTorch of what is computed in fp32 (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--max-drop",
-        type=float,
-        default=MAX_DROP,
-        help="most points that a task may lose by what is not computed in fp32 (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--rows",
-        type=int,
-        help=f"examples of each task to compare (default: {ROWS}; where scores are compared {SCORED_ROWS})",
-    )
-    parser.add_argument(
-        "--task-file",
-        type=Path,
-        action="append",
-        metavar="FILE",
-        help="the run's task file, where it moved or is code",
-    )
+    add_options(parser)
     parser.add_argument(
         "--keep-languages",
         type=comma_list,
@@ -476,8 +424,6 @@ def main() -> int:
     )
     parser.add_argument("--json", action="store_true", help="print bundle.json or folders.json, not a table")
     options = parser.parse_args()
-    if options.rows is not None and options.rows < 1:
-        raise PolypromptError(f"--rows {options.rows}: at least 1 is needed, an unchecked export is not written")
     if options.score_rows < 1:
         raise PolypromptError(f"--score-rows {options.score_rows}: at least 1 is needed")
     if options.retune is not None and options.retune < 1:

@@ -8,10 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tabulate import tabulate
-
 from benchmarks.errors import run_command
 from exporters.bundle import BundledTask, read_card
+from exporters.table import table
 
 
 def described(task: BundledTask) -> dict[str, Any]:
@@ -61,9 +60,8 @@ def main() -> int:
     if options.json:
         print(json.dumps([described(task) for task in card.tasks], ensure_ascii=False))
     else:
-        headers = ("task", "kind", "labels", "prompt", "own prompts in", "run")
-        align = ("left", "left", "right", "left", "left", "left")
-        print(tabulate([_row(task) for task in card.tasks], headers=headers, disable_numparse=True, colalign=align))
+        columns = {"task": "left", "kind": "left", "labels": "right", "prompt": "left", "own prompts in": "left"}
+        print(table({**columns, "run": "left"}, [_row(task) for task in card.tasks]))
     return 0
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tabulate import tabulate
 from tokenizers import Tokenizer
 from torch import nn
 
@@ -22,6 +21,7 @@ from benchmarks.scoring import score
 from benchmarks.task import Task, TaskCard
 from benchmarks.thresholds import with_threshold
 from exporters.bundle import KeptPieces, TrimmedScore, VocabularyReport
+from exporters.table import table
 from exporters.vocabulary import Trimmed, trim
 from harness.backbone import Backbone
 from harness.config import RunConfig
@@ -161,18 +161,11 @@ def trimming_report(report: VocabularyReport) -> str:
         for task, languages in report.scores.items()
         for language, row in languages.items()
     ]
-    kept_table = tabulate(
-        kept,
-        headers=("language", "pieces of dev rows", "kept", "of new text"),
-        disable_numparse=True,
-        colalign=("left", "right", "right", "right") if kept else None,
+    kept_table = table(
+        {"language": "left", "pieces of dev rows": "right", "kept": "right", "of new text": "right"}, kept
     )
-    score_table = tabulate(
-        scores,
-        headers=("task", "language", "split", "rows", "changed", "metric", "whole", "trimmed"),
-        disable_numparse=True,
-        colalign=("left", "left", "left", "right", "right", "left", "right", "right") if scores else None,
-    )
+    places = {"task": "left", "language": "left", "split": "left", "rows": "right", "changed": "right"}
+    score_table = table({**places, "metric": "left", "whole": "right", "trimmed": "right"}, scores)
     parts = [
         kept_table,
         score_table,

@@ -21,6 +21,7 @@ from benchmarks.results import write_model
 from benchmarks.scoring import score
 from benchmarks.task import Kind, TaskCard
 from exporters.bundle import CARD, MODEL, PACKED, Parity, TaskParity, changing, open_bundle, read_card
+from exporters.comparison import add_options
 from exporters.engines import ENGINES, EngineCard, installed, open_engine
 from exporters.pace import with_paces
 from exporters.session import Encoded, Floats, Place, Session, model_file
@@ -226,25 +227,16 @@ def main() -> int:
     )
     parser.add_argument("bundle", type=Path, help="folder of the bundle")
     parser.add_argument("--run", type=Path, help="run folder: compare the tasks that came from it on real rows")
-    parser.add_argument("--atol", type=float, default=1e-3, help="largest difference to PyTorch (default: %(default)s)")
-    parser.add_argument("--rows", type=int, default=32, help="examples of each task to compare (default: %(default)s)")
-    parser.add_argument(
-        "--task-file",
-        type=Path,
-        action="append",
-        metavar="FILE",
-        help="the run's task file, where it moved or is code",
-    )
+    add_options(parser)
     parser.add_argument("--json", action="store_true", help="print a JSON object: files, and with --run the report")
     options = parser.parse_args()
-    if options.rows < 1:
-        raise PolypromptError(f"--rows {options.rows}: at least 1 is needed")
     card = open_bundle(options.bundle, sha256)  # whole, whatever is remembered of it
     parity: dict[str, Parity] = {}
     if options.run is not None:
         from exporters.add import compare_run  # loads torch
 
-        parity = compare_run(options.bundle, card, options.run, options.atol, options.rows, options.task_file)
+        how = (options.atol, options.rows, options.task_file, options.max_drop)
+        parity = compare_run(options.bundle, card, options.run, *how)
         if all(task.card.name in found.tasks for task in card.tasks for found in parity.values()):
             with changing(options.bundle):  # from now on Session takes engines that were installed since the export
                 write_model(

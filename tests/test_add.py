@@ -25,6 +25,7 @@ from benchmarks.results import Manifest, read_model, write_model
 from exporters.add import add
 from exporters.bundle import open_bundle, read_card
 from exporters.export import export
+from exporters.precision import Precision
 from exporters.remove import remove
 from exporters.session import Session
 from harness.backbone import load_backbone
@@ -350,3 +351,28 @@ def test_verify_hashes_everything(bundle: Path, command, monkeypatch: pytest.Mon
     monkeypatch.setattr(exporters.bundle, "known_sha256", lambda path: pytest.fail("looked up"))
     assert command(exporters.verify, bundle)[:2] == (0, f"{bundle}: 5 files are whole\n")
     assert read_card(bundle).version == 2
+
+
+def test_points_that_may_be_lost_in_a_narrow_bundle(runs: tuple[Path, Path], tmp_path: Path, command) -> None:
+    """What is not in fp32 is bound by points, and on more rows; `--atol` says nothing about it."""
+    bundle = tmp_path / "narrow"
+    export(runs[0], bundle, rows=2, precision=Precision.INT4, max_drop=1000)
+    few = ("--rows", 2, "--atol", 1e-9)
+    renamed = [part for pair in NAMES.items() for part in ("--name", "=".join(pair))]
+    for module, more in ((exporters.add, (runs[1], *renamed)), (exporters.verify, ("--run", runs[0]))):
+        status, _, err = command(module, bundle, *more, *few, "--max-drop", -200)
+        assert (status, "more than --max-drop -200 allows" in err) == (2, True), err
+        status, _, err = command(module, bundle, *more, *few, "--max-drop", 1000)
+        assert status == 0, err
+    assert names(bundle) == [*NAMES, *NAMES.values()]
+    assert {one.max_drop for one in read_card(bundle).parity.values()} == {1000}
+    asked = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporters.add, "samples_of", lambda *given: asked.append(given[3]) or exit_with())
+        for folder in (bundle, runs[0] / "export"):
+            command(exporters.verify, folder, "--run", runs[0])
+    assert asked == [256, 32]
+
+
+def exit_with() -> None:
+    raise PolypromptError("enough")
