@@ -202,6 +202,8 @@ async def _answered(request: Request, session: Session, batcher: Batcher, meters
         return _refusal(429, "too many questions wait; try again", {"Retry-After": RETRY})
     except ClientDisconnect:
         return _refusal(400, "the request was cut off")
+    except asyncio.CancelledError:  # by uvicorn, which has waited for it long enough
+        return _refusal(503, "the service stops")
     except RuntimeError as error:
         return _refusal(500, str(error))
     records = []
@@ -272,6 +274,7 @@ def openapi(session: Session) -> dict[str, Any]:
         "422": "not a question, or not what its task reads",
         "429": "too many questions wait",
         "500": "the answer failed",
+        "503": "the service stops",
     }
     return {
         "openapi": "3.1.0",
@@ -335,15 +338,25 @@ def main() -> int:
     parser.add_argument(
         "--max-wait", type=float, default=2.0, metavar="MS", help="a question waits for others (default: %(default)s)"
     )
+    parser.add_argument(
+        "--max-stop",
+        type=int,
+        default=30,
+        metavar="SECONDS",
+        help="when told to stop, wait so long for requests that came in part or have no answer (default: %(default)s)",
+    )
     options = parser.parse_args()
     if options.queue < 1 or options.max_body < 1 or not 0 <= options.max_wait < 60_000:
         raise PolypromptError("--queue and --max-body must be at least 1, --max-wait from 0 to 60000 milliseconds")
     exported = options.bundle / "export"
     inside = not (options.bundle / CARD).is_file() and (exported / CARD).is_file()
+    if options.max_stop < 1:
+        raise PolypromptError(f"--max-stop {options.max_stop}: must be at least 1 second")
     folder, packed = exported if inside else options.bundle, not options.no_packed
     session = Session(folder, options.threads, options.provider, options.engine, packed)
     app = make_app(session, options.queue, options.max_body, options.max_wait / 1000)
-    uvicorn.run(app, host=options.host, port=options.port, log_level="warning")
+    stop = options.max_stop
+    uvicorn.run(app, host=options.host, port=options.port, log_level="warning", timeout_graceful_shutdown=stop)
     return 0
 
 

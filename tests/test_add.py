@@ -249,8 +249,11 @@ def test_bundles_of_one_encoder_share_its_file(runs: tuple[Path, Path]) -> None:
     assert first.stat().st_mode & 0o222 == 0, "nobody writes into what others have too"
 
 
-def test_weights_of_its_own_are_read_by_onnx_too(runs: tuple[Path, Path], tmp_path: Path, command) -> None:
-    """The package onnx refuses files with several links. What is linked once is not linked by later exports."""
+def test_weights_of_its_own_are_read_by_onnx_too(
+    runs: tuple[Path, Path], tmp_path: Path, command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package onnx refuses files with several links, so an export that finds this bundle alone does not link it."""
+    monkeypatch.setenv("POLYPROMPT_CACHE", str(tmp_path / "cache"))
     out = tmp_path / "one" / "b"
     status, _, error = command(exporters.export, runs[0], "--out", out, "--rows", 1, "--copy-weights")
     assert status == 0, error

@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -145,6 +146,17 @@ def test_a_process_that_is_told_to_stop_finishes_what_it_took(bundle: Path) -> N
         assert "Traceback" not in service.process.communicate(timeout=60)[1]
         with pytest.raises(OSError):
             service.ask(ASKED)
+
+
+def test_a_request_that_came_in_part_does_not_keep_the_process(bundle: Path) -> None:
+    with serving(bundle, "--max-stop", 1) as service:
+        host, port = service.address.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=60) as half:
+            half.sendall(b'POST /answer HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"task"')
+            time.sleep(0.5)
+            service.process.send_signal(signal.SIGTERM)
+            assert "Traceback" not in service.process.communicate(timeout=60)[1]
+            assert half.recv(1000).startswith(b"HTTP/1.1 503 ")
 
 
 @pytest.mark.parametrize("absent", ["prometheus_client", "starlette", "uvicorn"])
