@@ -99,7 +99,7 @@ def test_seeds_are_what_they_are_alone(name, go, cache, interrupted_at, tmp_path
 
 
 def test_what_is_alike_is_made_once(go, cache, monkeypatch, tmp_path):
-    """The encoder is loaded once, rows are read once, lower layers see each row once, and its states are opened once."""
+    """The encoder is loaded once, rows are read once, lower layers see each row once, and states are opened once."""
     calls: dict[str, int] = {}
 
     def counted(owner, name):
