@@ -132,6 +132,20 @@ def test_numbers_that_are_large_or_none():
     assert kernel.attention(states.bfloat16(), None, rows, 1, None)[:, 0].isnan().all()
 
 
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=["fp32", "bf16"])
+def test_scores_far_below_zero(instructions, dtype):
+    """With these, what stands behind the keys in a vector would be no number on the way back."""
+    states = torch.full((3, 3 * 32), 4.0)
+    states[:, 32:64] = -4.0
+    states[:, 64:] = torch.arange(3.0)[:, None]
+    states = states.to(dtype).requires_grad_()
+    mixed = kernel.attention(states, None, Packed(torch.tensor([0, 3]), None, (1, 3)), 1, None)
+    mixed.sum().backward()
+    torch.testing.assert_close(mixed.float(), torch.ones(3, 32), rtol=0, atol=TOLERANCE[dtype])
+    assert states.grad[:, :64].isfinite().all()
+    torch.testing.assert_close(states.grad[:, 64:].float(), torch.ones(3, 32), rtol=0, atol=TOLERANCE[dtype])
+
+
 @needs
 def test_the_result_does_not_depend_on_the_threads():
     """Bit for bit, the sums over rows for the prefix too."""

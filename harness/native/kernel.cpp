@@ -36,11 +36,10 @@ inline void store(Number* to, Vector from) {
 inline Floats splat(float number) { return Floats{} + number; }
 inline Floats bits(Units units) { return (Floats)units; }
 
-// Numbers as bf16 in the lower halves: to the nearest, ties to even, and what is no number stays none.
+// Numbers as bf16 in the lower halves: to the nearest, ties to even. What is none stays none: it came out of bf16.
 inline Units rounded16(Floats numbers) {
-    Units found = (Units)numbers;
-    Units nearest = (found + 0x7fffu + (found >> 16 & 1u)) >> 16;
-    return numbers == numbers ? nearest : (found >> 16 | 64u);
+    const Units found = (Units)numbers;
+    return (found + 0x7fffu + (found >> 16 & 1u)) >> 16;
 }
 
 struct Float32 {
