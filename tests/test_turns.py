@@ -72,8 +72,9 @@ def test_the_second_signal_ends_everything():
 
 def test_a_mistake_is_not_hidden_and_the_others_let_go():
     seen = []
+    works = [work("a", 9, seen), work("b", 9, seen, fails_at=1)]
     with pytest.raises(ValueError, match="b"):
-        list(in_turns([work("a", 9, seen), work("b", 9, seen, fails_at=1)], 2))
+        list(in_turns(works, 2))
     assert sorted(seen[-2:]) == ["a ended", "b ended"]
 
 
