@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 from pathlib import Path
@@ -23,7 +24,8 @@ EXPORT = (
 
 def classifier(backbone: Backbone, labels: int) -> PreTrainedModel:
     """The encoder as the class of transformers that is fine-tuned for classification, which has a pooler."""
-    config = type(backbone.model.config).from_dict(backbone.model.config.to_dict() | {"num_labels": labels})
+    config = copy.deepcopy(backbone.model.config)
+    config.num_labels = labels
     model = AutoModelForSequenceClassification.from_config(config).eval()
     model.base_model.load_state_dict(backbone.model.state_dict(), strict=False)
     return model
