@@ -1,5 +1,6 @@
 """Narrower weights against numpy, torch with the same weights, and ONNX Runtime's own quantiser."""
 
+from collections.abc import Collection
 from copy import deepcopy
 from pathlib import Path
 
@@ -7,17 +8,21 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from bundles import CARDS, tiny_prompted
+from bundles import CARDS, tiny_manifest, tiny_prompted
 from onnx import TensorProto
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from safetensors.numpy import save
+from test_session import examples
 from tiny import FAMILIES, LAYERS
 
 import exporters.precision
+import exporters.session
 from benchmarks.errors import PolypromptError
+from exporters.bundle import STATIC, open_bundle, write_bundle
+from exporters.calibrate import calibrate
 from exporters.engines import installed, open_engine
 from exporters.engines.cuda import without_flash
-from exporters.export import graph_of, tensors_of
+from exporters.export import describe, graph_of, tensors_of
 from exporters.graph import Graph
 from exporters.precision import (
     BLOCK,
@@ -31,6 +36,7 @@ from exporters.precision import (
     quantised_states,
     with_ranges,
 )
+from exporters.session import Session
 from harness.model import PromptedModel
 
 OUTPUTS = ("sequence_logits", "token_logits", "embedding")
@@ -231,6 +237,44 @@ def test_known_ranges(engine: str, tmp_path: Path) -> None:
         alone |= {"sequence_rows": np.zeros(1, np.int64), "whole_rows": np.zeros(1, np.int64)}
         one = run(path, model, alone, engine)
         np.testing.assert_allclose(one["embedding"][0], whole["embedding"][row], atol=1e-5)
+
+
+def test_ranges_are_those_of_all_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the least and largest values of the states themselves, seen in each batch."""
+    monkeypatch.setattr(exporters.session, "TOKENS_A_BATCH", 40)
+    model, folder = tiny_prompted(), tmp_path / "b"
+    folder.mkdir()
+    graph, rows = in_precision(graph_of(model), Precision.INT8), {("mood", ""): examples("mood")}
+    card = describe(model, tiny_manifest(model)).model_copy(update={"precision": "int8"})
+    tokenizer = model.backbone.tokenizer.to_str()
+    card = calibrate(folder, write_bundle(folder, card, graph, tensors_of(model, CARDS), tokenizer), rows)
+    assert card == open_bundle(folder)
+    states = sorted(quantised_states(graph.model))
+    graph.model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in states)
+    (folder / "states.onnx").write_bytes(graph.model.SerializeToString())
+    seen: list[list[tuple[float, float]]] = []
+
+    class Seeing:
+        def __init__(self) -> None:
+            self._engine = open_engine("onnxruntime", folder / "states.onnx", 1)
+            self.card, self.keep = self._engine.card, self._engine.keep
+
+        def run(self, names: Collection[str], given: dict[str, np.ndarray]) -> dict:
+            found = self._engine.run([*names, *states], given)
+            seen.append([(min(found[name].min(), 0), max(found[name].max(), 0)) for name in states])
+            return found
+
+    Session(folder, engine=Seeing()).run(rows)
+    assert len(seen) > 1
+    static = onnx.load(folder / STATIC, load_external_data=False).graph
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in static.initializer if tensor.raw_data}
+    found = {node.input[0]: node.input[1:] for node in static.node if node.op_type == "QuantizeLinear"}
+    assert sorted(found) == states
+    for number, name in enumerate(states):
+        low, high = min(one[number][0] for one in seen), max(one[number][1] for one in seen)
+        scale, zero = (float(constants[part]) for part in found[name])
+        assert -zero * scale == pytest.approx(low, abs=1.01 * scale)
+        assert (255 - zero) * scale == pytest.approx(high, abs=1.01 * scale)
 
 
 def test_widths_that_int4_cannot_take(monkeypatch: pytest.MonkeyPatch) -> None:
