@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -20,6 +20,8 @@ from harness.placement import Placement, Positions
 
 OPSET = 24
 """The first with `nonpad_kv_seqlen` in Attention, which needs no mask for rows that are padded on the right."""
+
+KEYS = ("key", "value")
 
 ZERO = helper.make_tensor("zero", TensorProto.INT64, [1], [0])
 
@@ -148,25 +150,65 @@ class Writer(Nodes):
 
     def outputs(self, rows: Rows) -> list[onnx.ValueInfoProto]:
         """The last layer, of each row what is read, and the heads."""
-        last = len(self.weights.layers) - 1
-        whole = self.chosen("whole_rows", rows)
-        whole = whole._replace(states=self.layer(last, whole, *self.places(whole, last, last + 1)))
+        whole, *some = self.last_layer(rows)
         if self.placement is not None and self.placement.layers is None:
             begin, first = self.integers([0]), self.integers([1])
             whole = whole._replace(states=self.node("Slice", [whole.states, begin, whole.longest, first], "pieces"))
-        if self.blueprint.pooling is Pooling.CLS:
-            some = self.chosen("sequence_rows", rows)
-            read = self.layer(last, some, *self.places(some, last, last + 1), self.piece(some))
-            states = plain = some._replace(states=read)
+        if some:
+            states = plain = some[0]
         else:
             states, plain = whole._replace(states=self.piece(whole)), whole._replace(states=self.mean(whole))
         return [self.sequence_logits(plain, states), self.token_logits(whole), self.unit_vector(whole)]
 
-    def chosen(self, name: str, rows: Rows) -> Rows:
-        """Some of the rows; one row of one piece where none is asked for.
+    def last_layer(self, rows: Rows) -> list[Rows]:
+        """Rows that are read whole, and, but for mean pooling, those of which one piece is read, behind the last layer.
+
+        It has its queries apart from keys and values: of some rows it needs those of one piece alone.
+        """
+        number, hidden = len(self.weights.layers) - 1, self.weights.hidden
+        qkv, name = self.weights.layers[number].qkv, f"layer.{number}"
+        first = Linear(qkv.weight[:, :hidden], qkv.bias[:hidden])
+        rest = Linear(qkv.weight[:, hidden:], qkv.bias[hidden:])
+        pair = self.linear(f"{name}.key_value", rows.states, rest)
+        chosen = [self.chosen("whole_rows", rows, pair)]
+        if self.blueprint.pooling is Pooling.CLS:
+            chosen.append(self.chosen("sequence_rows", rows._replace(states=self.piece(rows)), pair))
+        parts = [some for some, _ in chosen]
+        states = [some.states for some in parts]
+        queries = self.jointly(lambda piece: self.linear(f"{name}.query", piece, first), states)
+        mixed = [
+            self.attention(number, some, *self.places(some, number, number + 1), query, *self.split(keys, KEYS), mark)
+            for mark, (some, keys), query in zip(("", "read."), chosen, queries, strict=False)
+        ]
+        behind = self.jointly(lambda *pieces: self.behind_attention(number, *pieces), mixed, states)
+        return [some._replace(states=found) for some, found in zip(parts, behind, strict=True)]
+
+    def jointly(self, made: Callable[..., str], *given: Sequence[str]) -> list[str]:
+        """What is made of each piece by itself, of several tensors at once, so that its weights are read once.
 
         Args:
-            name: of the input that says which.
+            made: of [pieces, hidden]. given: for each of its arguments the tensors, [rows, seq, hidden].
+        """
+        if len(given[0]) == 1:
+            return [made(*(some for (some,) in given))]
+        hidden = self.integers([self.weights.hidden])
+        flat = self.integers([-1, self.weights.hidden])
+        pieces = [[self.node("Reshape", [name, flat]) for name in some] for some in given]
+        sizes = self.node("Concat", [self.node("Shape", [name], start=0, end=1) for name in pieces[0]], axis=0)
+        found = made(*(self.node("Concat", some, axis=0) for some in pieces))
+        names = [f"{found}.{number}" for number in range(len(given[0]))]
+        self.nodes.append(helper.make_node("Split", [found, sizes], names, name=f"{found}.split", axis=0))
+        shapes = [self.node("Shape", [name], start=0, end=2) for name in given[0]]
+        return [
+            self.node("Reshape", [name, self.node("Concat", [shape, hidden], axis=0)])
+            for name, shape in zip(names, shapes, strict=True)
+        ]
+
+    def chosen(self, name: str, rows: Rows, pair: str) -> tuple[Rows, str]:
+        """Some of the rows and their keys and values; one row of one piece where none is asked for.
+
+        Args:
+            name: of the input that says which. pair: keys and values of all, [rows, seq, 2 * hidden].
         """
         count = self.node("Shape", [self.given(name, [name.replace("_rows", "s")], TensorProto.INT64)])
         lacking = self.node("Sub", [self.integers([1]), self.node("Min", [count, self.integers([1])])])
@@ -175,26 +217,26 @@ class Writer(Nodes):
         size = longest
         if self.placement is not None and self.placement.layers is None:
             size = self.node("Add", [longest, self.slots()])
-        states = self.node("Gather", [rows.states, which])
-        states = self.node("Slice", [states, self.integers([0]), size, self.integers([1])])
+
+        def taken(tensor: str, width: int) -> str:
+            some = self.node("Gather", [tensor, which])
+            some = self.node("Slice", [some, self.integers([0]), size, self.integers([1])])
+            return self.node("Reshape", [some, self.integers([0, 0, width])])  # Slice hides the width from inference
+
+        states, pair = taken(rows.states, self.weights.hidden), taken(pair, 2 * self.weights.hidden)
         lengths = self.node("Min", [self.node("Gather", ["lengths", which]), longest])
         prompt = None if rows.prompt is None else self.node("Gather", [rows.prompt, which])
-        return Rows(states, self.node("Gather", ["task_id", which]), lengths, prompt, longest, count)
+        return Rows(states, self.node("Gather", ["task_id", which]), lengths, prompt, longest, count), pair
 
-    def layer(self, number: int, rows: Rows, place: Place | None, read: str | None = None) -> str:
-        """One layer of the encoder.
+    def layer(self, number: int, rows: Rows, place: Place | None) -> str:
+        """One layer of the encoder but the last, [rows, seq, hidden].
 
         Args:
             place: of the prefixes in this layer; None: it has none.
-            read: states of the one piece a row that is needed behind it, [rows, 1, hidden]; None: of all.
-
-        Returns:
-            [rows, seq, hidden] or [rows, 1, hidden].
         """
-        mixed = self.attention(number, rows, place, read)
-        if read is None:
-            mixed = self.packed(mixed)
-        return self.behind_attention(number, mixed, read or rows.states, "" if read is None else "read.")
+        triple = self.padded(self.linear(f"layer.{number}.qkv", rows.states, self.weights.layers[number].qkv))
+        mixed = self.attention(number, rows, place, *self.split(triple, ("query", *KEYS)))
+        return self.behind_attention(number, self.packed(mixed), rows.states)
 
     def padded(self, states: str) -> str:
         """What attention looks at, [rows, seq, width], of what goes through a layer; here that is the same."""
@@ -344,28 +386,21 @@ class Writer(Nodes):
         which = self.node("Where", [own, place, self.node("Add", [slot, seq])])
         return self.node("GatherND", [both, self.node("Unsqueeze", [which, self.integers([-1])])], batch_dims=1)
 
-    def attention(self, number: int, rows: Rows, place: Place | None, read: str | None) -> str:
+    def attention(
+        self, number: int, rows: Rows, place: Place | None, query: str, key: str, value: str, mark: str = ""
+    ) -> str:
         """Self-attention of one layer, with the prefix of each row's task where the layer has one.
 
-        The last layer has its queries apart from keys and values: of some rows it needs those of one piece alone.
+        Args:
+            query: [rows, seq, hidden], or of the one piece that is read, [rows, 1, hidden]. key, value: of all pieces.
+            mark: stands in front of the names where queries are those of one piece.
         """
-        qkv, name = self.weights.layers[number].qkv, f"layer.{number}"
-        mark = "" if read is None else "read."
+        name = f"layer.{number}"
         attention = f"{mark}{name}.attention"
-        if number < len(self.weights.layers) - 1:
-            triple = self.padded(self.linear(f"{name}.qkv", rows.states, qkv))
-            query, key, value = self.split(triple, ("query", "key", "value"))
-        else:
-            hidden = self.weights.hidden
-            first = Linear(qkv.weight[:, :hidden], qkv.bias[:hidden])
-            rest = Linear(qkv.weight[:, hidden:], qkv.bias[hidden:])
-            query = self.linear(f"{mark}{name}.query", read or rows.states, first, f"{name}.query")
-            pair = self.linear(f"{mark}{name}.key_value", rows.states, rest, f"{name}.key_value")
-            key, value = self.split(pair, ("key", "value"))
         shown = asked = None
         if self.weights.distances is not None:
-            shown = stands(self, rows, place)
-            asked = shown if read is None else read_stands(self, rows, shown)
+            shown = stands(self, rows._replace(states=key), place)
+            asked = read_stands(self, rows, shown) if mark else shown
 
         def mixed(key: str, value: str, lengths: str) -> str:
             bias = "" if shown is None else distance_bias(self, number, query, key, asked, shown)

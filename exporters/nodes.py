@@ -41,21 +41,18 @@ class Nodes:
         ir_version = helper.find_min_ir_version_for([opset])
         return helper.make_model(graph, opset_imports=[opset], ir_version=ir_version, producer_name="polyprompt")
 
-    def behind_attention(self, number: int, mixed: str, states: str, mark: str = "") -> str:
+    def behind_attention(self, number: int, mixed: str, states: str) -> str:
         """The rest of a layer.
 
         Args:
             number: of the layer. mixed: what its attention gives, [rows, seq, hidden]. states: what it was given.
-            mark: stands in front of the names where a layer is there twice.
         """
-        layer, weights = self.weights.layers[number], f"layer.{number}"
-        name = f"{mark}{weights}"
-        mixed = self.linear(f"{name}.attention_output", mixed, layer.attention_output, f"{weights}.attention_output")
-        total = self.node("Add", [mixed, states])
-        states = self.norm(f"{name}.attention_norm", total, layer.attention_norm, f"{weights}.attention_norm")
-        inner = self.gelu(self.linear(f"{name}.ffn_in", states, layer.ffn_in, f"{weights}.ffn_in"))
-        outer = self.linear(f"{name}.ffn_out", inner, layer.ffn_out, f"{weights}.ffn_out")
-        return self.norm(f"{name}.ffn_norm", self.node("Add", [outer, states]), layer.ffn_norm, f"{weights}.ffn_norm")
+        layer, name = self.weights.layers[number], f"layer.{number}"
+        mixed = self.linear(f"{name}.attention_output", mixed, layer.attention_output)
+        states = self.norm(f"{name}.attention_norm", self.node("Add", [mixed, states]), layer.attention_norm)
+        inner = self.gelu(self.linear(f"{name}.ffn_in", states, layer.ffn_in))
+        outer = self.linear(f"{name}.ffn_out", inner, layer.ffn_out)
+        return self.norm(f"{name}.ffn_norm", self.node("Add", [outer, states]), layer.ffn_norm)
 
     def given(self, name: str, shape: Sequence[int | str], kind: int = TensorProto.FLOAT) -> str:
         """An input of the graph."""

@@ -67,7 +67,7 @@ def without_flash(model: onnx.ModelProto) -> list[str]:
     Returns:
         What is against it, each reason once; empty: nothing.
     """
-    inferred = shape_inference.infer_shapes(model).graph
+    inferred = shape_inference.infer_shapes(model, data_prop=True).graph
     types = {value.name: value.type.tensor_type for value in (*inferred.value_info, *inferred.input)}
     reasons = []
     for node in inferred.node:
