@@ -110,6 +110,29 @@ class SelectionCard(BaseModel):
     step: int
 
 
+class InferenceCard(BaseModel):
+    """What computed the frozen encoder where nothing was trained through it, where there was a choice.
+
+    Attributes:
+        engine: "own", or the name of another one. identity: of its version and code.
+        why: a sentence with the figures that decided.
+        ratio: how many times as fast as our own engine it was on a part of the run's own rows.
+        compile_seconds: what getting it ready took.
+        error, own_error: of its states and of our own engine's. bf16: the mean over pieces of the root mean square
+            difference to fp32; fp32: the largest difference to our own states, and 0.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    engine: str
+    identity: str = ""
+    why: str
+    ratio: float | None = None
+    compile_seconds: float | None = None
+    error: float | None = None
+    own_error: float | None = None
+
+
 class Manifest(BaseModel):
     """manifest.json: what a run used and what it cost.
 
@@ -136,6 +159,7 @@ class Manifest(BaseModel):
         steps, examples_seen, train_seconds, evaluate_seconds: what training and evaluation took.
         train_memory: the most memory that training held, in MiB: of the GPU, or of the whole process; None: not known.
         interruptions: how often the run was continued from a checkpoint.
+        inference: what computed evaluation and trunk; None: our own engine, without a choice.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -167,6 +191,7 @@ class Manifest(BaseModel):
     evaluate_seconds: float
     train_memory: int | None = None
     interruptions: int
+    inference: InferenceCard | None = None
 
 
 def write_model(path: Path, model: BaseModel) -> None:

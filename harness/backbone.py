@@ -31,6 +31,7 @@ from harness.attention import Prefix, Record, key_mask, number_layers
 from harness.distances import Distances
 from harness.embedded import EMBEDDED, locate, read_e5s1
 from harness.encoder import FrozenEncoder
+from harness.inference import Inference
 
 POOLED = ("bert", "roberta", "xlm-roberta", "camembert")
 POSITIONS_AFTER_PAD = ("roberta", "xlm-roberta", "camembert")
@@ -207,6 +208,7 @@ class Backbone(nn.Module):
         prompt: Prefix | SoftPrompt | None = None,
         read: int | None = None,
         trunk: Trunk | None = None,
+        inference: Inference | None = None,
     ) -> Tensor:
         """Run the encoder: a frozen one by `FrozenEncoder`, another one, or one that is sharded, by transformers.
 
@@ -217,6 +219,7 @@ class Backbone(nn.Module):
             prompt: keys and values, or vectors, that every row sees besides its own.
             read: the only piece whose state is asked for; None: all are.
             trunk: what the lower layers make of these rows; None: it is computed. No prompt may be in those layers.
+            inference: computes what it can of a frozen encoder, where no gradient is asked for.
 
         Returns:
             Hidden states of the last layer in fp32, `[batch, seq, hidden]`, of the pieces alone; without meaning behind
@@ -229,11 +232,10 @@ class Backbone(nn.Module):
             states = self._run(input_ids, lengths, type_ids, prompt, None)
             return states if read is None else states[:, read : read + 1]
         front = prompt.slots if isinstance(prompt, SoftPrompt) else 0
-        mask = key_mask(self._mask(input_ids, lengths, front))
         trunk = trunk or Trunk(self._embedded(input_ids, type_ids, prompt), 0)
         prefix = prompt if isinstance(prompt, Prefix) else None
         place = None if read is None else front + min(read, input_ids.shape[1] - 1)
-        states = self.frozen().run(trunk.states, mask, prefix, trunk.layers, read=place, again=self._again)
+        states = self._through(trunk, self.layers, input_ids, lengths, prefix, front, place, inference)
         return (states if read is not None else states[:, front:]).float()
 
     def refuse_prefix(self) -> None:
@@ -249,18 +251,59 @@ class Backbone(nn.Module):
             )
 
     @torch.no_grad()
-    def trunk(self, input_ids: Tensor, lengths: Tensor, type_ids: Tensor | None, layers: int, shift: int = 0) -> Tensor:
+    def trunk(
+        self,
+        input_ids: Tensor,
+        lengths: Tensor,
+        type_ids: Tensor | None,
+        layers: int,
+        shift: int = 0,
+        inference: Inference | None = None,
+    ) -> Tensor:
         """The lower layers of a frozen encoder, without gradients.
 
         Args:
-            input_ids, lengths, type_ids: as for `forward`.
+            input_ids, lengths, type_ids, inference: as for `forward`.
             layers: how many. shift: how far the positions of the pieces are shifted.
 
         Returns:
             What enters the layer above them, `[batch, seq, hidden]`, in the precision that holds here.
         """
         states = self._embedded(input_ids, type_ids, None, shift)
-        return self.frozen().run(states, key_mask(self._mask(input_ids, lengths, 0)), end=layers)
+        return self._through(Trunk(states, 0), layers, input_ids, lengths, inference=inference)
+
+    def _through(
+        self,
+        before: Trunk,
+        end: int,
+        input_ids: Tensor,
+        lengths: Tensor,
+        prefix: Prefix | None = None,
+        front: int = 0,
+        read: int | None = None,
+        inference: Inference | None = None,
+    ) -> Tensor:
+        """The layers behind those of `before`, by the engine that is for such a pass."""
+        states, first = before.states, before.layers
+        if inference is not None and not torch.is_grad_enabled():
+            found = inference.run(states, lengths + front, prefix, first, end, read)
+            if found is not None:
+                return found
+        mask = key_mask(self._mask(input_ids, lengths, front))
+        return self.frozen().run(states, mask, prefix, first, end, read, self._again)
+
+    @contextmanager
+    def exactly(self) -> Iterator[None]:
+        """A block in which the frozen encoder computes by itself in fp32, with its weights as they are; for checks."""
+        place = self.words.weight.device, torch.float32
+        kept = place in self._encoders
+        try:
+            if not kept:
+                self._encoders[place] = FrozenEncoder(self.model, torch.float32)
+            yield
+        finally:
+            if not kept:
+                self._encoders.pop(place, None)
 
     def _embedded(
         self, input_ids: Tensor, type_ids: Tensor | None, prompt: Prefix | SoftPrompt | None, shift: int | None = None

@@ -81,6 +81,8 @@ class RunConfig(BaseModel):
         max_train, max_eval: at most so many examples a task and language, drawn by a fixed seed; None: all.
         precision: "auto" is bf16 autocast where the processor computes in bf16, else fp32.
         engine: what computes a frozen encoder: "own" (`harness.encoder`) or "transformers", which is slower.
+        inference: what computes a frozen encoder where nothing is trained through it, evaluation and trunk: "own", the
+            name of another engine, or "auto": the fastest one, see `harness.engines`.
         seed: of initialisation, order and dropout.
         data_dir: folder with the official files; None: the hub.
         files: "task.split" -> files read in place of the official ones.
@@ -138,6 +140,7 @@ class RunConfig(BaseModel):
     max_eval: Positive | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     engine: Literal["own", "transformers"] = "own"
+    inference: str = "auto"
     seed: Annotated[int, Field(ge=0)] = 0
     data_dir: Path | None = None
     files: dict[str, list[str]] = {}
@@ -174,6 +177,8 @@ class RunConfig(BaseModel):
         where = {"out", "name", "checkpoint_seconds", "tracker", "task_file", "start_from", "shard_backbone"}
         if self.tokens_per_batch is None:  # runs that are older than this setting go on
             where.add("tokens_per_batch")
+        if self.inference == "auto":
+            where.add("inference")
         text = json.dumps(self.model_dump(mode="json", exclude=where), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 

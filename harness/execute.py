@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 import time
 from collections.abc import Iterable, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 from benchmarks.errors import PolypromptError
 from benchmarks.files import write_atomic
 from benchmarks.results import (
+    InferenceCard,
     Manifest,
     ResultRecord,
     Results,
@@ -26,6 +28,7 @@ from harness.checkpoint import Progress
 from harness.config import RunConfig, load_config, refuse_begun, save_config
 from harness.data import TaskRows
 from harness.device import find_device
+from harness.engines import choose
 from harness.evaluate import evaluate
 from harness.feature_cache import CachedEncoder
 from harness.initial import make_model, max_positions
@@ -99,6 +102,7 @@ def _fill(config: RunConfig, resume: bool, screen: Screen, tracker: Tracker, sha
         if fresh:
             return fresh.pop()
         again = make_model(config, method, shared.backbone(config), rows, training, readout)
+        again.inference = inference
         return shared.place(config, again, device)
 
     def keep(model: PromptedModel) -> TrunkCache | None:
@@ -110,6 +114,18 @@ def _fill(config: RunConfig, resume: bool, screen: Screen, tracker: Tracker, sha
     )
     if device.leads:
         save_config(config, run / "config.toml")
+    kept = run / "checkpoints" / "inference.json"
+    began = device.first(lambda: read_model(kept, InferenceCard) if kept.exists() else None)
+    epochs = 1 if config.max_steps is not None else math.ceil(config.epochs or method.epochs)
+    inference, chosen = shared.inference(
+        *(config, began),
+        lambda: choose(
+            config.inference, began, model, training, rows, encoder, epochs, config.cache_gb, device, screen
+        ),
+    )
+    if device.leads and chosen is not None:
+        write_model(kept, chosen)
+    model.inference = inference
     learned = Learned(model, 0.0, Progress(), 0.0, 0, {})
     # Runs that go on in turns have their memory in common, and what one of them takes is not known.
     memory = PeakMemory(device.torch) if device.leads and shared.at_once == 1 else None
@@ -133,7 +149,9 @@ def _fill(config: RunConfig, resume: bool, screen: Screen, tracker: Tracker, sha
     manifest = Manifest(
         run=run.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=command_line(config, device.world),
+        command=command_line(
+            config if chosen is None else config.model_copy(update={"inference": chosen.engine}), device.world
+        ),
         code=code,
         packages=provenance.packages(),
         processor=device.title,
@@ -156,6 +174,7 @@ def _fill(config: RunConfig, resume: bool, screen: Screen, tracker: Tracker, sha
         evaluate_seconds=round(time.monotonic() - began, 2),
         train_memory=train_memory if training else None,
         interruptions=progress.interruptions,
+        inference=chosen,
     )
     write_model(run / "manifest.json", manifest)
     curve = [point._asdict() for point in progress.curve]

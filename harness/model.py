@@ -11,6 +11,7 @@ from harness.attention import Prefix
 from harness.backbone import Backbone, SoftPrompt, Trunk
 from harness.by_name import ByName
 from harness.heads import Pooling
+from harness.inference import Inference
 from harness.placement import Positions
 from harness.readout import Readout
 from harness.sharing import PromptBank, Prompts
@@ -42,6 +43,7 @@ class PromptedModel(nn.Module):
         readout: frozen layers between the encoder and the sequence tasks that read them; None: no task does.
 
     Attributes:
+        inference: computes what it can of the frozen encoder where no gradient is asked for; None: nothing but our own.
         tasks: names of the tasks that have a head or a prompt of their own, or could have.
     """
 
@@ -58,6 +60,7 @@ class PromptedModel(nn.Module):
         self.prompt = prompt
         self.pooling = pooling
         self.readout = readout
+        self.inference: Inference | None = None
         self.tasks = tuple(dict.fromkeys(card.answered_by for card in cards))
         spoken = {} if readout is None else readout.words
         heads = {
@@ -112,7 +115,7 @@ class PromptedModel(nn.Module):
             Span extraction: logits of begin and end [rows, seq, 2]. Retrieval: unit vectors [rows, hidden].
         """
         prompt = self.prompt_of(card, language)
-        states = self.backbone(input_ids, lengths, type_ids, prompt, self._read(card), trunk)
+        states = self.backbone(input_ids, lengths, type_ids, prompt, self.read(card), trunk, self.inference)
         if card.kind is Kind.RETRIEVAL:
             return functional.normalize(_mean(states, lengths), dim=-1)
         if self.readout is not None and self.readout.reads(card):
@@ -121,7 +124,7 @@ class PromptedModel(nn.Module):
             states = states[:, 0] if self.pooling is Pooling.CLS else _mean(states, lengths)
         return self.all_heads[card.answered_by](states)
 
-    def _read(self, card: TaskCard) -> int | None:
+    def read(self, card: TaskCard) -> int | None:
         """The position of the only piece whose state a task reads; None where it reads all."""
         if self.readout is not None and self.readout.reads(card):
             return self.readout.position

@@ -56,6 +56,9 @@ OPTIONS = {
     "max_eval": "at most so many examples a task and language; such scores are marked",
     "precision": "auto, fp32 or bf16",
     "engine": "what computes a frozen encoder: own, or transformers (slower)",
+    "inference": "what computes a frozen encoder where nothing is trained through it (evaluation, the cache of lower "
+    "layers): own; openvino, with the extra `cpu`; auto: another one than own only where it was verified and is clearly "
+    "faster on rows of this run",
     "seed": "of initialisation, order and dropout",
     "data_dir": "folder with the official files; without it: the hub",
     "checkpoint_seconds": "time between checkpoints",

@@ -8,12 +8,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar
 
+from benchmarks.results import InferenceCard
 from benchmarks.task import TaskCard
 from harness.backbone import Backbone, load_backbone
 from harness.config import RunConfig
 from harness.data import TaskRows, load_rows
 from harness.device import Device
 from harness.features import TextEncoder
+from harness.inference import Inference
 from harness.methods import Weights, find_method
 from harness.model import PromptedModel
 from harness.readout import Readout, make_readout
@@ -32,6 +34,12 @@ _OF_TRAINING = {
     *("learning_rate", "decay", "weight_decay", "checkpoint_activations"),
 }
 """Settings that do not decide on rows."""
+
+_OF_OPTIMISER = {
+    *("seed", "out", "name", "checkpoint_seconds", "tracker", "sampling", "temperature", "patience", "batch"),
+    *("tokens_per_batch", "micro_batch", "learning_rate", "decay", "weight_decay", "prompt_dropout"),
+}
+"""Settings that do not decide on what is computed without gradients, but for how often."""
 
 Made = TypeVar("Made")
 
@@ -105,7 +113,24 @@ class Shared:
             return make()
         shifted = model.max_positions != model.backbone.max_positions
         place = (_rows(config), _encoder(config), model.trunk_layers, device.precision, config.cache_gb)
+        place = (*place, model.inference and model.inference.identity)
         return self._once("trunk", (*place, config.prompt_length if shifted else 0, config.max_steps == 0), make)
+
+    def inference(
+        self,
+        config: RunConfig,
+        began: InferenceCard | None,
+        make: Callable[[], tuple[Inference | None, InferenceCard | None]],
+    ) -> tuple[Inference | None, InferenceCard | None]:
+        """See `harness.engines.choose`; runs share a choice where they compute the same.
+
+        Args:
+            began: the choice that a run began with. make: makes one.
+        """
+        if not self._shares_encoder(config):
+            return make()
+        settings = config.model_dump_json(exclude=_OF_OPTIMISER)
+        return self._once("inference", (settings, None if began is None else began.model_dump_json()), make)
 
     def _shares_encoder(self, config: RunConfig) -> bool:
         return _is_frozen(config) and (self.runs > 1 or len(config.learning_rate) > 1)

@@ -17,6 +17,7 @@ from harness.backbone import SoftPrompt, Trunk
 from harness.batches import evaluation_batches
 from harness.device import Device, is_sharded
 from harness.features import Feature, pad
+from harness.inference import Part
 from harness.model import PromptedModel
 
 FOLDER = "trunk"
@@ -40,7 +41,7 @@ class TrunkCache:
 
     Rows are stored without padding, bf16 or fp32 as the encoder computes them, in files of `benchmarks.cache`: bounded,
     checked by a checksum, made again when one is damaged or gone, and safe for several processes. A name holds all that
-    decides the states: encoder, rows, precision, number of layers, code.
+    decides the states: encoder, rows, precision, number of layers, engine, code.
 
     Args:
         model: whose prompt says how many layers are below. device: where it computes.
@@ -50,6 +51,7 @@ class TrunkCache:
     def __init__(self, model: PromptedModel, device: Device, gigabytes: float) -> None:
         self.layers = model.trunk_layers
         self._backbone, self._device, self._gigabytes = model.backbone, device, gigabytes
+        self._inference = model.inference
         self._room = int(gigabytes * 2**30)
         self._open: dict[str, TrunkRows] = {}
 
@@ -90,9 +92,18 @@ class TrunkCache:
     def _shard(self, features: Sequence[Feature], shift: int) -> States:
         """States of all pieces of some rows, one after another, [pieces, hidden]."""
         card, device = self._backbone.card, self._device
+        other = self._inference
+        engine = "own" if other is None or Part(0, self.layers) not in other.parts else other.identity
         name = cache.key(
             *("trunk", card.sha256, self._backbone.settings, device.precision, device.torch.type, torch.__version__),
-            *(f"{self.layers}", f"{shift}", kernel.instructions(), cache.source_hash(*_CODE), _content(features)),
+            *(
+                engine,
+                f"{self.layers}",
+                f"{shift}",
+                kernel.instructions(),
+                cache.source_hash(*_CODE),
+                _content(features),
+            ),
         )
 
         def make() -> States:
@@ -104,14 +115,14 @@ class TrunkCache:
 
     def _computed(self, shift: int) -> Callable[[Sequence[Feature]], list[torch.Tensor]]:
         """Computes the states of rows, each [at least length, hidden]."""
-        backbone, device, layers = self._backbone, self._device, self.layers
+        backbone, device, layers, inference = self._backbone, self._device, self.layers, self._inference
 
         def compute(features: Sequence[Feature]) -> list[torch.Tensor]:
             found: dict[int, torch.Tensor] = {}
             for batch in evaluation_batches(features, PIECES):
                 ids, lengths, types = device.tensors(pad([features[row] for row in batch], backbone.pad_id))
                 with device.autocast():
-                    states = backbone.trunk(ids, lengths, types, layers, shift)
+                    states = backbone.trunk(ids, lengths, types, layers, shift, inference)
                 found |= dict(zip(batch, states.cpu(), strict=True))
             return [found[row] for row in range(len(features))]
 
