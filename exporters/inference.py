@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 from benchmarks import cache
 from benchmarks.errors import PolypromptError
 from exporters import disentangled, graph, nodes, weights
-from exporters.engines.openvino import DEVICE, has_bf16
+from exporters.engines.openvino import DEVICE, has_bf16, settings
 from exporters.graph import OPSET, Blueprint, Place, Rows, Writer
 from exporters.weights import EncoderWeights, Floats, read_weights
 from harness.backbone import Backbone
@@ -45,16 +45,13 @@ class OpenVino:
         state = {name: weight.float().cpu().numpy() for name, weight in backbone.model.state_dict().items()}
         config = backbone.model.config.to_dict()
         model = layers_graph(read_weights(config, state, backbone.first_position, backbone.token_types), part)
-        settings = {
-            "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
-            "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": 1,
-        }
         try:
             core = openvino.Core()
-            request = core.compile_model(core.read_model(model), DEVICE, settings).create_infer_request()
+            compiled = core.compile_model(core.read_model(model), DEVICE, settings(threads, bf16))
         except RuntimeError as error:
             raise PolypromptError(f"OpenVINO: {str(error).strip().splitlines()[-1]}") from None
+
+        request = compiled.create_infer_request()
 
         def run(feeds: Mapping[str, NDArray[Any]]) -> Floats:
             return np.asarray(request.infer(feeds, share_inputs=True, share_outputs=True)[0])

@@ -57,7 +57,7 @@ OPTIONS = {
     "precision": "auto, fp32 or bf16",
     "engine": "what computes a frozen encoder: own, or transformers (slower)",
     "inference": "what computes a frozen encoder where nothing is trained through it (evaluation, the cache of lower "
-    "layers): own; openvino, with the extra `cpu`; auto: another one than own only where it was verified and is clearly "
+    "layers): own; openvino, with the extra `cpu`; auto: another one than own only where it is verified and clearly "
     "faster on rows of this run",
     "seed": "of initialisation, order and dropout",
     "data_dir": "folder with the official files; without it: the hub",

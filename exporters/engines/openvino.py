@@ -28,6 +28,15 @@ def has_bf16() -> bool:
     return "BF16" in openvino.Core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
 
 
+def settings(threads: int | None, bf16: bool) -> dict[str, Any]:
+    """What a graph is compiled with; see `OpenVino`."""
+    found: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32"}
+    found["CPU_RUNTIME_CACHE_CAPACITY"] = KERNELS
+    if threads is not None:
+        found["INFERENCE_NUM_THREADS"] = threads
+    return found
+
+
 class OpenVino:
     """An ONNX file in OpenVINO.
 
@@ -47,12 +56,8 @@ class OpenVino:
         if bf16 and not has_bf16():
             raise PolypromptError("--engine openvino-bf16: this processor has no bf16; take --engine openvino")
         core = openvino.Core()
-        settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32"}
-        settings["CPU_RUNTIME_CACHE_CAPACITY"] = KERNELS
-        if threads is not None:
-            settings["INFERENCE_NUM_THREADS"] = threads
         try:
-            self._compiled = core.compile_model(core.read_model(model), DEVICE, settings)
+            self._compiled = core.compile_model(core.read_model(model), DEVICE, settings(threads, bf16))
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise PolypromptError(f"{model}: OpenVINO cannot open it ({reason})") from None
