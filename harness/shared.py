@@ -27,8 +27,9 @@ KEPT = 8
 """Of each kind at most so many are kept; what was not asked for longest goes first. Runs in need keep their own."""
 
 _OF_TRAINING = {
-    *("seed", "out", "name", "checkpoint_seconds", "tracker", "precision", "engine", "cache_gb", "shard_backbone"),
-    *("backbone", "method", "prompt_length", "prompt_layers", "init", "positions", "start_from", "start_from_sha256"),
+    *("seed", "out", "name", "checkpoint_seconds", "tracker", "precision", "engine", "inference", "cache_gb"),
+    *("shard_backbone", "backbone", "method", "prompt_length", "prompt_layers", "init", "positions"),
+    *("start_from", "start_from_sha256"),
     *("sharing", "rank", "reparameterise", "prompt_dropout", "lora_rank", "lora_alpha", "pooling", "head"),
     *("sampling", "temperature", "epochs", "max_steps", "patience", "batch", "tokens_per_batch", "micro_batch"),
     *("learning_rate", "decay", "weight_decay", "checkpoint_activations"),

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks import cache
-from harness import attention, backbone, disentangled, distances, encoder, kernel, products
+from harness import attention, backbone, disentangled, distances, encoder, inference, kernel, products
 from harness.attention import Prefix
 from harness.backbone import SoftPrompt, Trunk
 from harness.batches import evaluation_batches
@@ -30,7 +30,8 @@ PIECES = 4096
 """Pieces a batch, padding included, when states are computed."""
 
 _CODE = [
-    Path(module.__file__ or "") for module in (attention, backbone, disentangled, distances, encoder, kernel, products)
+    Path(module.__file__ or "")
+    for module in (attention, backbone, disentangled, distances, encoder, inference, kernel, products)
 ]
 
 States = NDArray[np.int16] | NDArray[np.float32]

@@ -137,15 +137,15 @@ def test_openvino_computes_what_transformers_does(family, layers):
     compiled = {part: OpenVino().compile(backbone, part, False, 1) for part in parts}
     called = []
     watched = {part: lambda feeds, p=part: called.append(p) or compiled[p](feeds) for part in parts}
-    backbone.inference = Inference("openvino", "", watched, torch.float32)
+    inference = Inference("openvino", "", watched, torch.float32)
     with torch.inference_mode():
-        trunk = Trunk(backbone.trunk(ids, lengths, types, first), first) if first else None
+        trunk = Trunk(backbone.trunk(ids, lengths, types, first, 0, inference), first) if first else None
         for row, length in enumerate(lengths.tolist()):
             for begin in (None, trunk):
-                found = backbone(ids, lengths, types, prefix, None, begin)
+                found = backbone(ids, lengths, types, prefix, None, begin, inference)
                 torch.testing.assert_close(found[row, :length], wanted[row, :length], atol=2e-5, rtol=1e-4)
                 for read in range(length):
-                    found = backbone(ids, lengths, types, prefix, read, begin)
+                    found = backbone(ids, lengths, types, prefix, read, begin, inference)
                     torch.testing.assert_close(found[row], wanted[row, read : read + 1], atol=2e-5, rtol=1e-4)
             if trunk is not None:
                 torch.testing.assert_close(trunk.states[row, :length], below[row, :length], atol=2e-5, rtol=1e-4)
@@ -162,19 +162,19 @@ def test_what_our_own_engine_alone_computes():
         def get(self, part, default=None):
             return never
 
-    backbone.inference = Inference("fake", "", All(), torch.float32)
+    inference = Inference("fake", "", All(), torch.float32)
     tensor = torch.randn(1, 2, 1, HEADS, SLOTS, HIDDEN // HEADS)
     ids, lengths, types = batch(backbone)
     wanted = Backbone("tiny", tiny_model("bert"), tiny_tokenizer("bert"))
-    backbone(ids, lengths, types, Prefix(tensor, (1,)))  # gradients are on
+    backbone(ids, lengths, types, Prefix(tensor, (1,)), inference=inference)  # gradients are on
     with torch.inference_mode():
         for prefix in (Prefix(tensor, (1,), gated=True), Prefix(tensor.expand(-1, -1, 4, -1, -1, -1), (1,))):
-            found = backbone(ids, lengths, types, prefix)
+            found = backbone(ids, lengths, types, prefix, inference=inference)
             assert torch.equal(found, wanted(ids, lengths, types, prefix))
         with torch.autocast("cpu", torch.bfloat16):  # another precision than it was made for
-            backbone(ids, lengths, types, Prefix(tensor, (1,)))
+            backbone(ids, lengths, types, Prefix(tensor, (1,)), inference=inference)
         with pytest.raises(AssertionError, match="asked for"):
-            backbone(ids, lengths, types, Prefix(tensor, (1,)))
+            backbone(ids, lengths, types, Prefix(tensor, (1,)), inference=inference)
 
 
 OPTIONS = ("--max-steps", 3, "--max-train", 24, "--max-eval", 12, "--languages", "en,de", "--tracker", "none")
@@ -219,7 +219,7 @@ def test_a_run_scores_the_same_both_ways(engine, more, tiny_run, plug, tmp_path)
 @needs_openvino
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", ["mrpc", "wnut17", "squadshifts", "tatoeba", "copa"])
-def test_real_rows_of_every_kind(name, precision, shared, plug, tmp_path):
+def test_real_rows_of_every_kind(name, precision, shared, plug):
     plug(openvino="exporters.inference:OpenVino")
     if precision == "bf16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         pytest.skip("needs a processor with bf16")
@@ -237,8 +237,8 @@ def test_real_rows_of_every_kind(name, precision, shared, plug, tmp_path):
     texts = TextEncoder(backbone.tokenizer, backbone.pad_id, backbone.token_types, backbone.max_positions)
     own = predict(model, texts, task.card, split, device, language)
     asked = (model, [], [TaskRows(task, {}, {}, {}, {(task.eval_split, language): split}, frozenset())], texts)
-    inference, card = engines.choose("openvino", *asked, 0, 1.0, device, tmp_path / "kept.json", Screen(quiet=True))
-    backbone.inference = inference
+    inference, card = engines.choose("openvino", None, *asked, 0, 1.0, device, Screen(quiet=True))
+    model.inference = inference
     found = predict(model, texts, task.card, split, device, language)
     if precision == "fp32":
         for one, other in zip(own, found, strict=True):
@@ -347,21 +347,21 @@ def test_the_trunk_knows_who_computed_it(empty_cache):
     own = TrunkCache(model, device, 1.0).rows(features, None).batch(everything, device).states
     part = Part(0, LAYERS - 1)
     compiled = {part: Fake().compile(model.backbone, part, False, 1)}
-    model.backbone.inference = Inference("fake", "fake 1", compiled, torch.float32)
+    model.inference = Inference("fake", "fake 1", compiled, torch.float32)
     before = Fake.calls
     other = TrunkCache(model, device, 1.0).rows(features, None).batch(everything, device).states
     torch.testing.assert_close(own, other, atol=1e-5, rtol=1e-5)
     assert Fake.calls > before
     assert len(list((empty_cache / FOLDER).iterdir())) == 2
-    model.backbone.inference = Inference("fake", "fake 2", compiled, torch.float32)
+    model.inference = Inference("fake", "fake 2", compiled, torch.float32)
     TrunkCache(model, device, 1.0).rows(features, None)
     assert len(list((empty_cache / FOLDER).iterdir())) == 3
-    model.backbone.inference = Inference("fake", "fake 3", {}, torch.float32)  # it cannot compute this part
+    model.inference = Inference("fake", "fake 3", {}, torch.float32)  # it cannot compute this part
     TrunkCache(model, device, 1.0).rows(features, None)
     assert len(list((empty_cache / FOLDER).iterdir())) == 3
 
 
-def test_encoders_that_are_trained_or_not_ours_stay(plug, tmp_path):
+def test_encoders_that_are_trained_or_not_ours_stay(plug):
     plug(fake="test_inference:Fake")
 
     def choice(asked="fake", **settings):
@@ -370,9 +370,8 @@ def test_encoders_that_are_trained_or_not_ours_stay(plug, tmp_path):
         rows = Split([Example(f"{n}", text="w5 w6", label="a") for n in range(4)])
         rows = [TaskRows(task, {}, {}, {}, {("dev", "en"): rows}, frozenset())]
         texts = TextEncoder(model.backbone.tokenizer, 0, model.backbone.token_types, 30)
-        return engines.choose(asked, model, [], rows, texts, 1, 0, device, tmp_path / "kept.json", Screen(True))
+        return engines.choose(asked, None, model, [], rows, texts, 1, 0, device, Screen(True))
 
     assert choice()[0].name == "fake"
-    (tmp_path / "kept.json").unlink()
     for settings in ({"method": "fine-tune", "prompt_layers": "all"}, {"init": "zero-gated"}, {"family": "deberta-v2"}):
         assert choice(**settings) == (None, None), settings
