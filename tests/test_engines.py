@@ -46,6 +46,16 @@ def test_engines_agree_and_say_what_they_are(bundle: Path) -> None:
         assert session.engine.version in str(session.engine)
 
 
+def test_runtimes_get_the_threads_and_the_precision_that_were_asked_for(bundle: Path) -> None:
+    session = open_session(bundle / "model.onnx", "CPUExecutionProvider", {}, 3)
+    assert session.get_session_options().intra_op_num_threads == 3
+    for name, precision in (("openvino", "float"), ("openvino-bf16", "bfloat16")):
+        if name in installed():
+            compiled = open_engine(name, bundle / "model.onnx", 1)._compiled
+            assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
+            assert precision in str(compiled.get_property("INFERENCE_PRECISION_HINT"))
+
+
 def test_buffers_on_a_device_give_the_same(bundle: Path) -> None:
     """The blocks that CUDA graphs need, on the CPU: no row sees the rows and pieces that fill a block up."""
     runtime = open_session(bundle / "model.onnx", "CPUExecutionProvider", {}, 1)
