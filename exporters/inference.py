@@ -17,7 +17,7 @@ from benchmarks.errors import PolypromptError
 from exporters import disentangled, graph, nodes, weights
 from exporters.engines.openvino import DEVICE, has_bf16, settings
 from exporters.graph import OPSET, Blueprint, Place, Rows, Writer
-from exporters.weights import EncoderWeights, Floats, read_weights
+from exporters.weights import EncoderWeights, Floats, Linear, read_weights
 from harness.backbone import Backbone
 from harness.inference import Layers, Part
 from harness.placement import Placement
@@ -87,8 +87,9 @@ class _Layers(Writer):
         prompt = self.node("ConstantOfShape", [self.node("Shape", [lengths])], value=graph.ZERO)
         rows = Rows(states, "", lengths, prompt, longest, "")
         for number in range(self.part.first, self.part.end):
-            read = self.asked(rows) if self.part.reads and number == self.part.end - 1 else None
-            rows = rows._replace(states=self.layer(number, rows, self.place(number, rows), read))
+            place, last = self.place(number, rows), number == self.part.end - 1
+            found = self.read(number, rows, place) if self.part.reads and last else self.layer(number, rows, place)
+            rows = rows._replace(states=found)
         pieces = "read" if self.part.reads else "seq"
         result = helper.make_tensor_value_info(rows.states, TensorProto.FLOAT, ["batch", pieces, self.weights.hidden])
         model: onnx.ModelProto = self.model([result], OPSET)
@@ -97,11 +98,16 @@ class _Layers(Writer):
         self.backbone.inline(model.graph.initializer)
         return model.SerializeToString()
 
-    def asked(self, rows: Rows) -> str:
-        """States of the one piece that is read, [batch, 1, hidden]."""
+    def read(self, number: int, rows: Rows, place: Place | None) -> str:
+        """The last layer for the one piece that is read, [batch, 1, hidden]."""
         begin = self.given("read", [1], TensorProto.INT64)
         end = self.node("Add", [begin, self.integers([1])])
-        return self.node("Slice", [rows.states, begin, end, self.integers([1])])
+        asked = self.node("Slice", [rows.states, begin, end, self.integers([1])])
+        qkv, hidden, name = self.weights.layers[number].qkv, self.weights.hidden, f"layer.{number}"
+        query = self.linear(f"{name}.query", asked, Linear(qkv.weight[:, :hidden], qkv.bias[:hidden]))
+        pair = self.linear(f"{name}.key_value", rows.states, Linear(qkv.weight[:, hidden:], qkv.bias[hidden:]))
+        mixed = self.attention(number, rows, place, query, *self.split(pair, ("key", "value")))
+        return self.behind_attention(number, mixed, asked)
 
     def place(self, number: int, rows: Rows) -> Place | None:
         """Of the prefix in a layer; there are no gaps behind one that all rows have."""
