@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 from benchmarks import cache
 from benchmarks.errors import PolypromptError
 from exporters import disentangled, graph, nodes, weights
-from exporters.engines.openvino import DEVICE, has_bf16, settings
+from exporters.engines.openvino import DEVICE, core, has_bf16, settings
 from exporters.graph import OPSET, Blueprint, Place, Rows, Writer
 from exporters.weights import EncoderWeights, Floats, Linear, read_weights
 from harness.backbone import Backbone
@@ -46,8 +46,7 @@ class OpenVino:
         config = backbone.model.config.to_dict()
         model = layers_graph(read_weights(config, state, backbone.first_position, backbone.token_types), part)
         try:
-            core = openvino.Core()
-            compiled = core.compile_model(core.read_model(model), DEVICE, settings(threads, bf16))
+            compiled = core().compile_model(core().read_model(model), DEVICE, settings(threads, bf16))
         except RuntimeError as error:
             raise PolypromptError(f"OpenVINO: {str(error).strip().splitlines()[-1]}") from None
 

@@ -1,6 +1,8 @@
 """Engines against each other, what a bundle chooses, and the conditions of GPU kernels."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +129,23 @@ def test_openvino_that_is_not_installed(bundle: Path, monkeypatch: pytest.Monkey
     assert installed() == ["onnxruntime"]
     with pytest.raises(PolypromptError, match="--engine openvino: OpenVINO is not installed; install the extra `cpu`"):
         open_engine("openvino", bundle / "model.onnx")
+
+
+@pytest.mark.skipif("openvino" not in installed(), reason="needs the extra `cpu`")
+def test_a_signal_after_engines_have_gone(bundle: Path) -> None:
+    code = f"""
+import os, pathlib, signal
+from exporters.engines import open_engine
+one, other = (open_engine("openvino", pathlib.Path({str(bundle / "model.onnx")!r}), 1) for _ in range(2))
+del one
+del other
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])

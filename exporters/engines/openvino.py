@@ -23,9 +23,19 @@ which sees ever new shapes, would take gigabytes before it stops growing; and it
 
 
 @cache
+def core() -> openvino.Core:
+    """The one of this process.
+
+    Each brings a stack for signals and puts back the one before when it goes: of two that go in the order in which they
+    came, a stack is left that is gone, and the next Ctrl-C is a segmentation fault.
+    """
+    return openvino.Core()
+
+
+@cache
 def has_bf16() -> bool:
     """Whether this processor computes products in bf16."""
-    return "BF16" in openvino.Core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
 
 
 def settings(threads: int | None, bf16: bool) -> dict[str, Any]:
@@ -55,9 +65,8 @@ class OpenVino:
     def __init__(self, model: Path, threads: int | None, bf16: bool) -> None:
         if bf16 and not has_bf16():
             raise PolypromptError("--engine openvino-bf16: this processor has no bf16; take --engine openvino")
-        core = openvino.Core()
         try:
-            self._compiled = core.compile_model(core.read_model(model), DEVICE, settings(threads, bf16))
+            self._compiled = core().compile_model(core().read_model(model), DEVICE, settings(threads, bf16))
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise PolypromptError(f"{model}: OpenVINO cannot open it ({reason})") from None
