@@ -72,6 +72,8 @@ def test_wheel_holds_every_file_of_the_houses() -> None:
         path.relative_to(ROOT).as_posix()
         for house in HOUSES
         for path in (ROOT / house).rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and "__pycache__" not in path.parts and "native" not in path.parts
     }
     assert expected <= installed
+    assert not any("/native/" in file for file in installed), "sources of what was compiled"
+    assert any(file.startswith("polyprompt_native.") for file in installed), "what was compiled"
