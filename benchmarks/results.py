@@ -6,9 +6,9 @@ import gzip
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import IO, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from benchmarks.errors import PolypromptError
 from benchmarks.files import write_atomic
@@ -29,24 +29,25 @@ class ResultRecord(BaseModel):
         chance: the same metrics for the best answer that ignores the input (majority label, constant, guess).
         signatures: metric -> what decides its value beside the predictions: a version, chrF's signature.
         threshold: of "no answer", where the task has one: chosen on other rows than these.
-        predictions: path of the predictions file relative to the run folder.
+        predictions: path of the predictions file relative to the folder of results.json; "": there is none, and the scores
+            are what somebody says.
         sha256: of that file.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     task: str
     suite: str
     language: str
     split: str
-    examples: int
-    limited: bool
-    scores: dict[str, float]
-    chance: dict[str, float]
+    examples: int = Field(ge=0)
+    limited: bool = False
+    scores: dict[str, float] = Field(min_length=1)
+    chance: dict[str, float] = {}
     signatures: dict[str, str] = {}
     threshold: float | None = None
-    predictions: str
-    sha256: str
+    predictions: str = ""
+    sha256: str = ""
 
     @property
     def main(self) -> tuple[str, float]:
@@ -55,17 +56,38 @@ class ResultRecord(BaseModel):
 
 
 class Results(BaseModel):
-    """results.json: every score of a run. Recomputable from predictions/ by `python -m harness.rescore`."""
+    """results.json: every score of a run. Recomputable from predictions/ by `python -m harness.rescore`.
+
+    `python -m benchmarks.schema` prints its JSON Schema. A file of an older version is read as one of this version;
+    since version 2 it may stand alone, as a result of somebody else.
+
+    Attributes:
+        run: the run's id. method, backbone, seed: as in its manifest.
+        records: the scores.
+        prompt, source: of a result that stands without a manifest: what else heads its row, and where it comes from.
+        tasks: cards of tasks that the project does not know, of a result without a manifest.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     schema_name: Literal["polyprompt-results"] = "polyprompt-results"
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     run: str
     method: str
     backbone: str
     seed: int
     records: list[ResultRecord]
+    prompt: str = ""
+    source: str = ""
+    tasks: list[TaskCard] = []
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_version_1(cls, read: object) -> object:
+        """Version 1 had no results without manifest and predictions; what it had means the same."""
+        if isinstance(read, dict) and read.get("version") == 1:
+            return {**read, "version": 2}
+        return read
 
 
 class BackboneCard(BaseModel):
@@ -227,7 +249,7 @@ def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """Read what `write_predictions` wrote.
+    """Read what `write_predictions` wrote, or the same lines without compression; `scores` may be absent.
 
     Raises:
         PolypromptError: absent, damaged or malformed; names file and line.
@@ -235,16 +257,22 @@ def read_predictions(path: Path) -> list[Prediction]:
     number = 0
     try:
         rows = []
-        with gzip.open(path, "rt", encoding="utf-8") as file:
+        with _opened(path) as file:
             for number, line in enumerate(file, 1):
                 row = json.loads(line)
-                value, gold, scores = _value(row["prediction"]), _optional(row["gold"]), tuple(row["scores"])
+                value, gold, scores = _value(row["prediction"]), _optional(row["gold"]), tuple(row.get("scores", ()))
                 rows.append(Prediction(row["id"], value, gold, scores, row.get("best"), row.get("group", "")))
         return rows
     except FileNotFoundError:
         raise PolypromptError(f"{path}: no such predictions file") from None
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise PolypromptError(f"{path}:{number + 1}: damaged predictions file ({error})") from None
+
+
+def _opened(path: Path) -> IO[str]:
+    with path.open("rb") as file:
+        compressed = file.read(2) == b"\x1f\x8b"
+    return gzip.open(path, "rt", encoding="utf-8") if compressed else path.open(encoding="utf-8")
 
 
 def _line(row: Prediction) -> dict[str, object]:
