@@ -29,8 +29,8 @@ class ResultRecord(BaseModel):
         chance: the same metrics for the best answer that ignores the input (majority label, constant, guess).
         signatures: metric -> what decides its value beside the predictions: a version, chrF's signature.
         threshold: of "no answer", where the task has one: chosen on other rows than these.
-        predictions: path of the predictions file relative to the folder of results.json; "": there is none, and the scores
-            are what somebody says.
+        predictions: path of the predictions file relative to the folder of results.json; "": there is none, and the
+            scores are what somebody says.
         sha256: of that file.
     """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, IntFlag
 from functools import cached_property
@@ -50,8 +50,8 @@ class Cost:
         parameters: of the backbone. trainable: parameters trained, heads included. share: of all parameters, percent.
         stored_bytes: of the files that one more trained run adds beside its backbone.
         train_seconds: of training. train_memory: the most that it held, MiB.
-        latency: batch size -> how many times as long as the plain encoder's export one batch takes, where an export of
-            the run measured it. Empty: not known.
+        latency: batch size -> how many times as long a batch of rows of 64 pieces takes as with the fastest row of the
+            board that has the same backbone, by the pace that the run's export measured. Empty: not measured.
     """
 
     parameters: int | None = None
@@ -343,7 +343,7 @@ class RunView:
         folder: where it was read from; predictions are below it.
         manifest, config: what it used, and the text of config.toml.
         seeds: seed -> run id, of its row.
-        scores: every metric of every cell, in the order of results.json.
+        make_scores: what `scores` calls.
         curve: of training; empty: not kept.
         export: of its bundle; None: not exported.
         files: name -> sha256 of manifest.json and results.json.
@@ -355,10 +355,15 @@ class RunView:
     manifest: Manifest
     config: str
     seeds: Mapping[int, str]
-    scores: tuple[RunScore, ...]
+    make_scores: Callable[[], tuple[RunScore, ...]]
     curve: tuple[Point, ...]
     export: ExportView | None
     files: Mapping[str, str]
+
+    @property
+    def scores(self) -> tuple[RunScore, ...]:
+        """Every metric of every cell, in the order of results.json; made anew each time, since a board has many."""
+        return self.make_scores()
 
 
 @dataclass(frozen=True, eq=False)
