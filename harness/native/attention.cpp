@@ -66,6 +66,8 @@ const char* refused(const Attention& a, int64_t queries, int64_t keys) {
         return text;
     for (int64_t row = 0; row < a.rows && a.slots; row++)
         if (a.bank[row] < 0 || a.bank[row] >= a.banks) return "a row has the number of a prefix that is not there";
+    for (int64_t bank = 0; bank < a.banks && a.bank_slots; bank++)
+        if (a.bank_slots[bank] < 0 || a.bank_slots[bank] > a.slots) return "a prefix has more slots than there are";
     return nullptr;
 }
 

@@ -5,21 +5,22 @@
 
 namespace polyprompt {
 
-enum class Type : int { f32 = 0, bf16 = 1 };
+enum class Type : int { f32 = 0, bf16 = 1, f16 = 2 };
 
 // Runs work(data) on each thread of a pool at once, or once where there is none.
 using Parallel = void (*)(void (*work)(void*), void* data, unsigned threads, unsigned flags);
 
 // Rows lie one behind another without padding. Row r asks with the queries from query_starts[r] to query_starts[r + 1]
-// and sees the keys from key_starts[r] to key_starts[r + 1], behind `slots` keys of prefix banks[r].
+// and sees the keys from key_starts[r] to key_starts[r + 1], behind the keys of prefix bank[r].
 // A query, key or value of a head is `width` numbers; heads lie side by side, and `*_stride` numbers lie between pieces.
 struct Attention {
     Type type;
     int64_t rows, heads, width, slots;
     const void *query, *key, *value;  // [queries, heads * width], [keys, heads * width] twice
     int64_t query_stride, key_stride;
-    const void* prefix;  // [2 = key and value, bank, head, slot, width]; may be null without slots
-    int64_t banks;
+    const void *prefix_key, *prefix_value;  // `banks` of up to `slots` keys, heads and slots so far apart; null without
+    int64_t banks, bank_stride, head_stride, slot_stride;
+    const int64_t* bank_slots;  // [banks]: how many of a bank's slots are in use; null: all
     const int64_t *query_starts, *key_starts;  // [rows + 1] each
     const int64_t* bank;                       // [rows]
     float scale;

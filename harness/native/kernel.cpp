@@ -187,9 +187,9 @@ inline int64_t rounded(int64_t number, int64_t to) { return (number + to - 1) / 
 template <class Kind>
 struct Pieces {
     const typename Kind::Number *front, *own;
-    int64_t slots, width, stride;
+    int64_t slots, width, slot_stride, stride;
     const typename Kind::Number* operator[](int64_t place) const {
-        return place < slots ? front + place * width : own + (place - slots) * stride;
+        return place < slots ? front + place * slot_stride : own + (place - slots) * stride;
     }
 };
 
@@ -315,24 +315,26 @@ template <class Kind>
 struct Head {  // of a row
     using Number = typename Kind::Number;
     const Attention& attention;
-    int64_t queries, keys, first_query, columns, wide, head;
+    int64_t queries, slots, keys, first_query, columns, wide, head;
     Pieces<Kind> key, value, query;
 
     Head(const Attention& a, int64_t row, int64_t head) : attention(a), head(head) {
         first_query = a.query_starts[row];
         queries = a.query_starts[row + 1] - first_query;
         const int64_t own = a.key_starts[row], bank = a.bank[row], at = head * a.width;
-        keys = a.slots + a.key_starts[row + 1] - own;
+        slots = !a.slots ? 0 : a.bank_slots ? a.bank_slots[bank] : a.slots;
+        keys = slots + a.key_starts[row + 1] - own;
         columns = rounded(keys, LANES);
         wide = rounded(a.width, LANES);
-        auto front = [&](int64_t which) {
-            if (!a.slots) return static_cast<const Number*>(nullptr);
-            return static_cast<const Number*>(a.prefix) + ((which * a.banks + bank) * a.heads + head) * a.slots * a.width;
-        };
         auto numbers = [](const void* from) { return static_cast<const Number*>(from); };
-        key = {front(0), numbers(a.key) + own * a.key_stride + at, a.slots, a.width, a.key_stride};
-        value = {front(1), numbers(a.value) + own * a.key_stride + at, a.slots, a.width, a.key_stride};
-        query = {nullptr, numbers(a.query) + first_query * a.query_stride + at, 0, a.width, a.query_stride};
+        auto pieces = [&](const void* prefix, const void* from) {
+            const Number* front = slots ? numbers(prefix) + bank * a.bank_stride + head * a.head_stride : nullptr;
+            return Pieces<Kind>{
+                front, numbers(from) + own * a.key_stride + at, slots, a.width, a.slot_stride, a.key_stride};
+        };
+        key = pieces(a.prefix_key, a.key);
+        value = pieces(a.prefix_value, a.value);
+        query = {nullptr, numbers(a.query) + first_query * a.query_stride + at, 0, a.width, 0, a.query_stride};
     }
     int64_t pairs_of(int64_t count) const { return (count + Kind::PAIR - 1) / Kind::PAIR; }
     Left left(const Number* rows, int64_t stride) const {
@@ -403,7 +405,7 @@ void backward_head(const Attention& a, const Gradient& g, int64_t row, int64_t n
     auto* of_value = static_cast<Number*>(g.value) + own * g.key_stride + at;
     auto* of_query = static_cast<Number*>(g.query) + head.first_query * g.query_stride + at;
     if (!head.queries || !head.keys) {
-        for (int64_t k = 0; k < head.keys - a.slots; k++) {
+        for (int64_t k = 0; k < head.keys - head.slots; k++) {
             std::memset(of_key + k * g.key_stride, 0, size_t(a.width) * sizeof(Number));
             std::memset(of_value + k * g.key_stride, 0, size_t(a.width) * sizeof(Number));
         }
@@ -413,7 +415,7 @@ void backward_head(const Attention& a, const Gradient& g, int64_t row, int64_t n
     }
     const auto* mixed = static_cast<const Number*>(a.mixed) + head.first_query * stride + at;
     const auto* above = static_cast<const Number*>(g.mixed) + head.first_query * stride + at;
-    const Pieces<Kind> grads{nullptr, above, 0, a.width, stride};
+    const Pieces<Kind> grads{nullptr, above, 0, a.width, 0, stride};
     const int64_t block = std::min(BLOCK, head.queries), high = head.pairs_of(block), tall = rounded(head.keys, 16);
     scratch.begin(size_t(2 * units * columns + head.pairs_of(head.keys) * wide + 5 * (block + 1) * columns +
                          2 * high * wide + block * wide + 2 * tall * wide + 512));
@@ -480,14 +482,14 @@ void backward_head(const Attention& a, const Gradient& g, int64_t row, int64_t n
     }
     const int64_t bank = a.bank[row], half = a.banks * a.heads * a.slots * a.width;
     float* prefix = of_prefix + (bank * a.heads + number) * a.slots * a.width;
-    for (int64_t slot = 0; slot < a.slots && of_prefix; slot++)
+    for (int64_t slot = 0; slot < head.slots && of_prefix; slot++)
         for (int64_t i = 0; i < a.width; i++) {
             prefix[slot * a.width + i] += key_sums[slot * wide + i];
             prefix[half + slot * a.width + i] += value_sums[slot * wide + i];
         }
-    for (int64_t k = a.slots; k < head.keys; k++) {
-        write_row<Kind>(key_sums + k * wide, a.width, 1.0f, of_key + (k - a.slots) * g.key_stride);
-        write_row<Kind>(value_sums + k * wide, a.width, 1.0f, of_value + (k - a.slots) * g.key_stride);
+    for (int64_t k = head.slots; k < head.keys; k++) {
+        write_row<Kind>(key_sums + k * wide, a.width, 1.0f, of_key + (k - head.slots) * g.key_stride);
+        write_row<Kind>(value_sums + k * wide, a.width, 1.0f, of_value + (k - head.slots) * g.key_stride);
     }
 }
 

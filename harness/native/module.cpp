@@ -29,7 +29,13 @@ Call made(
     call.rows = number(shape[0]), call.heads = number(shape[1]), call.width = number(shape[2]);
     call.slots = number(shape[3]), call.banks = number(shape[4]);
     call.query = at<const void>(address(from[0])), call.key = at<const void>(address(from[1]));
-    call.value = at<const void>(address(from[2])), call.prefix = at<const void>(address(from[3]));
+    call.value = at<const void>(address(from[2]));
+    call.slot_stride = call.width, call.head_stride = call.slots * call.width;
+    call.bank_stride = call.heads * call.head_stride;
+    const int64_t half = call.banks * call.bank_stride * (call.type == Type::f32 ? 4 : 2);  // [2, bank, head, slot, width]
+    call.prefix_key = at<const void>(address(from[3]));
+    call.prefix_value = at<const void>(address(from[3]) + uintptr_t(half));
+    call.bank_slots = nullptr;
     call.query_stride = number(strides[0]), call.key_stride = number(strides[1]);
     call.query_starts = at<const int64_t>(address(rows[0])), call.key_starts = at<const int64_t>(address(rows[1]));
     call.bank = at<const int64_t>(address(rows[2]));

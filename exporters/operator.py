@@ -1,0 +1,68 @@
+"""Where the compiled operator PackedPrefixAttention lies, for each engine that it was built for."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+from benchmarks.errors import PolypromptError
+
+DOMAIN, NAME, VERSION = "polyprompt", "PackedPrefixAttention", 1
+"""The operator in a graph, and the opset of its domain."""
+
+REQUIRED = "POLYPROMPT_NATIVE"
+"""Set to 1 where what is compiled must be there: its absence is an error."""
+
+
+@cache
+def openvino_extension() -> Path | None:
+    """The library for `openvino.Core.add_extension`.
+
+    Returns:
+        None where it was not built, or for another version of OpenVINO than is installed, or OpenVINO is not there.
+
+    Raises:
+        PolypromptError: it is not there, though the environment says that it must be.
+    """
+    try:
+        release = version("openvino")
+    except PackageNotFoundError:
+        return None
+    found = _library(f"polyprompt_openvino-{release}.so", f"built against openvino {release}")
+    spec = find_spec("openvino")
+    if found is not None and spec is not None:
+        # It asks for libraries by name alone, so they are loaded by path first, as a Core would.
+        for folder in spec.submodule_search_locations or ():
+            for name in ("libtbb.so.*", "libopenvino.so.*", "libopenvino_onnx_frontend.so.*"):
+                for library in sorted((Path(folder) / "libs").glob(name)):
+                    ctypes.CDLL(str(library))
+    return found
+
+
+@cache
+def onnxruntime_library() -> Path | None:
+    """The library for `SessionOptions.register_custom_ops_library`.
+
+    Returns:
+        None where it was not built.
+
+    Raises:
+        PolypromptError: it is not there, though the environment says that it must be.
+    """
+    return _library("polyprompt_onnxruntime.so", "built where the headers of ONNX Runtime are found")
+
+
+def _library(name: str, how: str) -> Path | None:
+    """Of what was installed, beside the houses; in a source tree the installed one as well."""
+    spec = find_spec("polyprompt_native")
+    if spec is not None and spec.origin is not None:
+        path = Path(spec.origin).with_name(name)
+        if path.exists():
+            return path
+    if os.environ.get(REQUIRED) == "1":
+        raise PolypromptError(f"{REQUIRED}=1: {name} is not there; it is {how}")
+    return None
