@@ -12,8 +12,8 @@ namespace {
 using namespace polyprompt;
 
 // On the threads of the arena in which OpenVINO computes: as many as it was told, and none beside them.
-void on_threads(void (*work)(void*), void* data, unsigned, unsigned) {
-    ov::parallel_for(parallel_get_max_threads(), [&](int) { work(data); });
+void on_threads(void (*work)(void*), void* data) {
+    ov::parallel_nt(0, [&](int, int) { work(data); });
 }
 
 class PackedPrefixAttention : public ov::op::Op {

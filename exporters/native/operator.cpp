@@ -75,7 +75,7 @@ std::string Call::take(const Tensor (&inputs)[INPUTS], Type type, int64_t heads,
     return reason ? reason : "";
 }
 
-void Call::run(void* output, Parallel parallel) {
+void Call::run(void* output, const Parallel& parallel) {
     if (!queries_) return;
     attention_.mixed = output;
     forward(attention_, parallel);

@@ -33,7 +33,7 @@ public:
     std::string take(const Tensor (&inputs)[INPUTS], Type type, int64_t heads, float scale);
     int64_t queries() const { return queries_; }
     int64_t hidden() const { return attention_.heads * attention_.width; }
-    void run(void* output, Parallel parallel);
+    void run(void* output, const Parallel& parallel);
 
 private:
     Attention attention_{};

@@ -6,8 +6,8 @@
 
 #define POLYPROMPT_DECLARE(kernel)                                          \
     namespace polyprompt::kernel {                                          \
-    void forward(const Attention&, Parallel);                               \
-    void backward(const Attention&, const Gradient&, Parallel);             \
+    void forward(const Attention&, const Parallel&);                               \
+    void backward(const Attention&, const Gradient&, const Parallel&);             \
     }
 POLYPROMPT_DECLARE(portable)
 #if POLYPROMPT_X86
@@ -22,8 +22,8 @@ namespace {
 
 struct Kernel {
     const char* name;
-    void (*forward)(const Attention&, Parallel);
-    void (*backward)(const Attention&, const Gradient&, Parallel);
+    void (*forward)(const Attention&, const Parallel&);
+    void (*backward)(const Attention&, const Gradient&, const Parallel&);
 };
 
 // Those that the processor can run, the fastest first.
@@ -36,7 +36,7 @@ std::vector<Kernel> runnable() {
     if (wide && __builtin_cpu_supports("avx512bf16"))
         found.push_back({"avx512bf16", avx512bf16::forward, avx512bf16::backward});
     if (wide) found.push_back({"avx512", avx512::forward, avx512::backward});
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
         found.push_back({"avx2", avx2::forward, avx2::backward});
 #endif
     found.push_back({"portable", portable::forward, portable::backward});
@@ -57,9 +57,10 @@ const char* refused_starts(const int64_t* starts, int64_t rows, int64_t end, con
 }  // namespace
 
 const char* refused(const Attention& a, int64_t queries, int64_t keys) {
-    if (a.rows < 0 || a.heads < 1 || a.width < 2 || a.width % 2 || a.slots < 0 || a.banks < 0)
-        return "rows, heads, slots and prefixes are counted, and heads have an even width";
-    if (a.query_stride % 2 || a.key_stride % 2) return "pieces lie an even number of numbers apart";
+    if (a.rows < 0 || a.heads < 1 || a.width < 1 || a.slots < 0 || a.banks < 0)
+        return "rows, heads, slots and prefixes are counted, and heads have a width";
+    if (a.type == Type::bf16 && (a.width % 2 || a.query_stride % 2))
+        return "in bf16, heads have an even width, and queries lie an even number of numbers apart";
     if (const char* text = refused_starts(a.query_starts, a.rows, queries, "rows of queries do not follow each other"))
         return text;
     if (const char* text = refused_starts(a.key_starts, a.rows, keys, "rows of keys do not follow each other"))
@@ -71,8 +72,8 @@ const char* refused(const Attention& a, int64_t queries, int64_t keys) {
     return nullptr;
 }
 
-void forward(const Attention& attention, Parallel parallel) { kernel().forward(attention, parallel); }
-void backward(const Attention& attention, const Gradient& gradient, Parallel parallel) {
+void forward(const Attention& attention, const Parallel& parallel) { kernel().forward(attention, parallel); }
+void backward(const Attention& attention, const Gradient& gradient, const Parallel& parallel) {
     kernel().backward(attention, gradient, parallel);
 }
 const char* instructions() { return kernel().name; }

@@ -2,13 +2,14 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
 namespace polyprompt {
 
 enum class Type : int { f32 = 0, bf16 = 1, f16 = 2 };
 
-// Runs work(data) on each thread of a pool at once, or once where there is none.
-using Parallel = void (*)(void (*work)(void*), void* data, unsigned threads, unsigned flags);
+// Runs work(data) on each thread of a pool at once, or as often as it likes one after the other; empty: no pool.
+using Parallel = std::function<void(void (*work)(void*), void* data)>;
 
 // Rows lie one behind another without padding. Row r asks with the queries from query_starts[r] to query_starts[r + 1]
 // and sees the keys from key_starts[r] to key_starts[r + 1], behind the keys of prefix bank[r].
@@ -28,7 +29,7 @@ struct Attention {
     float* logsum; // [heads, queries]: log of the sum of exp(scale * query key); null where nobody goes back
 };
 
-// The way back: the gradients of what entered, from that of `mixed`.
+// The way back, in fp32 and bf16: the gradients of what entered, from that of `mixed`.
 struct Gradient {
     const void* mixed;                 // [queries, heads * width]
     void *query, *key, *value;         // like those that entered
@@ -39,8 +40,8 @@ struct Gradient {
 // Why the rows cannot be computed, null where they can be.
 const char* refused(const Attention& attention, int64_t queries, int64_t keys);
 
-void forward(const Attention& attention, Parallel parallel);
-void backward(const Attention& attention, const Gradient& gradient, Parallel parallel);
+void forward(const Attention& attention, const Parallel& parallel);
+void backward(const Attention& attention, const Gradient& gradient, const Parallel& parallel);
 
 // The instructions that are used: "avx512bf16", "avx512", "avx2" or "portable"; at first the fastest that are there.
 const char* instructions();

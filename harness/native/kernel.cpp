@@ -1,27 +1,45 @@
 // The kernel for one set of instructions: compiled once for each, into a namespace of its own (see CMakeLists.txt).
 //
-// A head of a row is computed whole: its keys and values, prefix in front, are packed once, then blocks of queries go
-// through. All products are one routine: C[m, n] = sum over k of A[m, k] B[k, n] in fp32, where an element of A and B
-// is a unit of 32 bits: a number in fp32, and in bf16 two numbers that are neighbours along k, for dot products of pairs.
+// A head of a row is computed whole: its keys and values are packed once, those of a prefix once for several rows, then
+// blocks of queries go through. All products are one routine: C[m, n] = sum over k of A[m, k] B[k, n] in fp32, where an
+// element of A and B is a unit of 32 bits: a number in fp32; where the processor has dot products of bf16, two numbers
+// that are neighbours along k. Numbers of 16 bits that it has none for become fp32 when they are packed.
 #include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 #include <vector>
 
 #include "attention.hpp"
-#if defined(__AVX512F__)
+#if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
+// Numbers a vector, as many as the processor has at once: lists of lanes are written out.
+#if defined(__AVX512F__)
+#define POLYPROMPT_LANES(of) \
+    of(0), of(1), of(2), of(3), of(4), of(5), of(6), of(7), of(8), of(9), of(10), of(11), of(12), of(13), of(14), of(15)
+#elif defined(__AVX2__)
+#define POLYPROMPT_LANES(of) of(0), of(1), of(2), of(3), of(4), of(5), of(6), of(7)
+#else
+#define POLYPROMPT_LANES(of) of(0), of(1), of(2), of(3)
+#endif
+#define POLYPROMPT_ITSELF(lane) lane
+
 namespace polyprompt::POLYPROMPT_KERNEL {
 
-using Floats = float __attribute__((vector_size(64)));
-using Ints = int32_t __attribute__((vector_size(64)));
-using Units = uint32_t __attribute__((vector_size(64)));
-using Shorts = uint16_t __attribute__((vector_size(32)));
-constexpr int64_t LANES = 16;
-constexpr int64_t BLOCK = 64;  // queries that go through at once; even
+constexpr int NUMBERED[] = {POLYPROMPT_LANES(POLYPROMPT_ITSELF)};
+constexpr int64_t LANES = sizeof NUMBERED / sizeof *NUMBERED;
+using Floats = float __attribute__((vector_size(4 * LANES)));
+using Ints = int32_t __attribute__((vector_size(4 * LANES)));
+using Units = uint32_t __attribute__((vector_size(4 * LANES)));
+using Shorts = uint16_t __attribute__((vector_size(2 * LANES)));
+
+constexpr int64_t BLOCK = 64;     // queries that go through at once; even
+constexpr int64_t PART = 256;     // keys that are packed as one; a multiple of LANES
+constexpr int64_t AT_ONCE = 384;  // and those whose scores are there at once: they stay in the second cache
+constexpr int64_t GROUP = 8;      // rows for which a prefix is packed once
 
 template <class Vector, class Number>
 inline Vector load(const Number* from) {
@@ -35,6 +53,7 @@ inline void store(Number* to, Vector from) {
 }
 inline Floats splat(float number) { return Floats{} + number; }
 inline Floats bits(Units units) { return (Floats)units; }
+inline Units widened(Shorts numbers) { return __builtin_convertvector(numbers, Units); }
 
 // Numbers as bf16 in the lower halves: to the nearest, ties to even. What is none stays none: it came out of bf16.
 inline Units rounded16(Floats numbers) {
@@ -42,11 +61,14 @@ inline Units rounded16(Floats numbers) {
     return (found + 0x7fffu + (found >> 16 & 1u)) >> 16;
 }
 
+// A kind of numbers: how they are read and written, and as what they are multiplied.
 struct Float32 {
     using Number = float;
-    static constexpr int64_t PAIR = 1;  // numbers a unit
-    static Floats read16(const Number* from) { return load<Floats>(from); }
-    static void write16(Number* to, Floats numbers) { store(to, numbers); }
+    using Product = Float32;
+    static constexpr int64_t PAIR = 1;          // numbers a unit
+    static constexpr bool CONVERTED = false;    // where they lie they are no units
+    static Floats read(const Number* from) { return load<Floats>(from); }
+    static void write(Number* to, Floats numbers) { store(to, numbers); }
     static Floats dot(Floats sum, uint32_t left, Units right) {
         float number;
         std::memcpy(&number, &left, 4);
@@ -56,38 +78,64 @@ struct Float32 {
 
 struct BFloat16 {
     using Number = uint16_t;
+    static Floats read(const Number* from) { return bits(widened(load<Shorts>(from)) << 16); }
+#if defined(__AVX512BF16__)
+    using Product = BFloat16;
     static constexpr int64_t PAIR = 2;
-    static Floats read16(const Number* from) {
-        return bits(__builtin_convertvector(load<Shorts>(from), Units) << 16);
-    }
-    static void write16(Number* to, Floats numbers) {  // to the nearest, ties to even
-#if defined(__AVX512BF16__)
-        store(to, (__m256i)_mm512_cvtneps_pbh((__m512)numbers));
-#else
-        store(to, __builtin_convertvector(rounded16(numbers), Shorts));
-#endif
-    }
+    static constexpr bool CONVERTED = false;
+    static void write(Number* to, Floats numbers) { store(to, (__m256i)_mm512_cvtneps_pbh((__m512)numbers)); }
     static Floats dot(Floats sum, uint32_t left, Units right) {
-#if defined(__AVX512BF16__)
         return (Floats)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(int(left)), (__m512bh)right);
-#else
-        uint32_t halves[2] = {left << 16, left & 0xffff0000u};
-        float numbers[2];
-        std::memcpy(numbers, halves, 8);
-        return sum + numbers[0] * bits(right << 16) + numbers[1] * bits(right & 0xffff0000u);
-#endif
     }
+    // Two rows of numbers as a row of units.
+    static Units pairs(Floats first, Floats second) {
+        auto half = [](Floats wide) { return _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)wide)); };
+        return (Units)_mm512_or_si512(half(first), _mm512_slli_epi32(half(second), 16));
+    }
+#else
+    using Product = Float32;
+    static constexpr int64_t PAIR = 1;
+    static constexpr bool CONVERTED = true;
+    static void write(Number* to, Floats numbers) {
+        store(to, __builtin_convertvector(rounded16(numbers), Shorts));
+    }
+#endif
 };
 
-// Two rows of numbers as rows of units, pairs side by side.
-inline Units pairs(Floats first, Floats second) {
-#if defined(__AVX512BF16__)
-    auto half = [](Floats wide) { return _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)wide)); };
-    return (Units)_mm512_or_si512(half(first), _mm512_slli_epi32(half(second), 16));
+struct Float16 {
+    using Number = uint16_t;
+    using Product = Float32;
+    static constexpr int64_t PAIR = 1;
+    static constexpr bool CONVERTED = true;
+#if defined(__AVX512F__)
+    static Floats read(const Number* from) { return (Floats)_mm512_cvtph_ps(load<__m256i>(from)); }
+    static void write(Number* to, Floats numbers) {
+        store(to, _mm512_cvtps_ph((__m512)numbers, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+    }
+#elif defined(__F16C__)
+    static Floats read(const Number* from) { return (Floats)_mm256_cvtph_ps(load<__m128i>(from)); }
+    static void write(Number* to, Floats numbers) {
+        store(to, _mm256_cvtps_ph((__m256)numbers, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+    }
 #else
-    return rounded16(first) | rounded16(second) << 16;
+    // The exponent of fp16 is 112 less than that of fp32, whose products make its subnormal numbers right too.
+    static Floats read(const Number* from) {
+        const Units half = widened(load<Shorts>(from)), large = half & 0x7c00u;
+        const Floats scaled = bits((half & 0x7fffu) << 13) * 0x1p112f;
+        const Units infinite = (Units)(large == 0x7c00u) & 0x7f800000u;
+        return bits((Units)scaled | infinite | (half & 0x8000u) << 16);
+    }
+    static void write(Number* to, Floats numbers) {  // to the nearest, ties to even
+        const Units found = (Units)numbers, size = found & 0x7fffffffu;
+        const Units normal = (size + 0xfffu + (size >> 13 & 1u) - 0x38000000u) >> 13;
+        const Units subnormal = (Units)(bits(size) + 0.5f) - 0x3f000000u;  // a half's last place is that of fp16
+        const Units none = (Units)(size > 0x7f800000u) & 0x200u;
+        Units half = size < 0x38800000u ? subnormal : normal;
+        half = size >= 0x47800000u ? (none | 0x7c00u) : half;
+        store(to, __builtin_convertvector(half | (found >> 16 & 0x8000u), Shorts));
+    }
 #endif
-}
+};
 
 // exp, to about two units in the last place; 0 far below.
 inline Floats exponential(Floats x) {
@@ -144,28 +192,32 @@ inline void panel(int64_t m, Left a, const uint32_t* b, int64_t ldb, int64_t dep
             m - row, {a.at + row * a.row, a.row, a.step}, b, ldb, depth, c + row * ldc, ldc, add);
 }
 
-// C [m, n] = A B, or C + A B; n is a multiple of LANES. 28 of 32 registers are used.
+// C [m, n] = A B, or C + A B; n is a multiple of LANES. The tiles leave few registers unused, of 32 or 16.
 template <class Kind>
 void product(
     int64_t m, int64_t n, int64_t depth, Left a, const uint32_t* b, int64_t ldb, float* c, int64_t ldc, bool add) {
+#if defined(__AVX512F__) || defined(__aarch64__)
+    constexpr int QUADS = 6, TWOS = 12, ONES = 14;
+#else
+    constexpr int QUADS = 0, TWOS = 6, ONES = 12;
+#endif
     int64_t column = 0;
-    for (; column + 4 * LANES <= n; column += 4 * LANES)
-        panel<Kind, 6, 4>(m, a, b + column, ldb, depth, c + column, ldc, add);
+    if constexpr (QUADS > 0)
+        for (; column + 4 * LANES <= n; column += 4 * LANES)
+            panel<Kind, QUADS, 4>(m, a, b + column, ldb, depth, c + column, ldc, add);
     for (; column + 2 * LANES <= n; column += 2 * LANES)
-        panel<Kind, 12, 2>(m, a, b + column, ldb, depth, c + column, ldc, add);
-    if (column < n) panel<Kind, 14, 1>(m, a, b + column, ldb, depth, c + column, ldc, add);
+        panel<Kind, TWOS, 2>(m, a, b + column, ldb, depth, c + column, ldc, add);
+    if (column < n) panel<Kind, ONES, 1>(m, a, b + column, ldb, depth, c + column, ldc, add);
 }
 
 // Packing ------------------------------------------------------------------------------------------------------------
 
 // Exchanges the blocks of `Step` by `Step` units beside the diagonal.
 template <int Step>
-inline void exchange(Units rows[16]) {
-#define POLYPROMPT_LANES(of) \
-    of(0), of(1), of(2), of(3), of(4), of(5), of(6), of(7), of(8), of(9), of(10), of(11), of(12), of(13), of(14), of(15)
-#define POLYPROMPT_LOWER(lane) (lane & Step ? 16 + lane - Step : lane)
-#define POLYPROMPT_UPPER(lane) (lane & Step ? 16 + lane : lane + Step)
-    for (int row = 0; row < 16; row++)
+inline void exchange(Units rows[LANES]) {
+#define POLYPROMPT_LOWER(lane) (lane & Step ? int(LANES) + lane - Step : lane)
+#define POLYPROMPT_UPPER(lane) (lane & Step ? int(LANES) + lane : lane + Step)
+    for (int row = 0; row < LANES; row++)
         if (!(row & Step)) {
             const Units first = rows[row], second = rows[row + Step];
             rows[row] = __builtin_shufflevector(first, second, POLYPROMPT_LANES(POLYPROMPT_LOWER));
@@ -173,12 +225,12 @@ inline void exchange(Units rows[16]) {
         }
 }
 
-// 16 rows of 16 units to 16 columns.
-inline void transpose(Units rows[16]) {
+// As many rows as units to columns.
+inline void transpose(Units rows[LANES]) {
     exchange<1>(rows);
     exchange<2>(rows);
-    exchange<4>(rows);
-    exchange<8>(rows);
+    if constexpr (LANES > 4) exchange<4>(rows);
+    if constexpr (LANES > 8) exchange<8>(rows);
 }
 
 inline int64_t rounded(int64_t number, int64_t to) { return (number + to - 1) / to * to; }
@@ -193,21 +245,31 @@ struct Pieces {
     }
 };
 
+// `count` units of neighbours, at most LANES, zeros behind them.
+template <class Kind>
+inline Units units_of(const typename Kind::Number* from, int64_t count) {
+    using Number = typename Kind::Number;
+    Number last[LANES * Kind::PAIR] = {};
+    if (count < LANES) {
+        std::memcpy(last, from, size_t(count * Kind::PAIR) * sizeof(Number));
+        from = last;
+    }
+    if constexpr (Kind::CONVERTED)
+        return (Units)Kind::read(from);
+    else
+        return load<Units>(from);
+}
+
 // [width / PAIR, count] units, columns up to a multiple of LANES zero: neighbours along the width are pairs.
 template <class Kind>
 void pack_columns(const Pieces<Kind>& pieces, int64_t count, uint32_t* to, int64_t ld) {
     const int64_t units = pieces.width / Kind::PAIR;
     for (int64_t begin = 0; begin < count; begin += LANES)
         for (int64_t unit = 0; unit < units; unit += LANES) {
-            Units block[16] = {};
+            Units block[LANES] = {};
             const int64_t wide = std::min(LANES, units - unit), high = std::min(LANES, count - begin);
-            for (int64_t row = 0; row < high; row++) {
-                const auto* from = pieces[begin + row] + unit * Kind::PAIR;
-                if (wide == LANES)
-                    block[row] = load<Units>(from);
-                else
-                    std::memcpy(&block[row], from, size_t(wide) * 4);
-            }
+            for (int64_t row = 0; row < high; row++)
+                block[row] = units_of<Kind>(pieces[begin + row] + unit * Kind::PAIR, wide);
             transpose(block);
             for (int64_t row = 0; row < wide; row++) store(to + (unit + row) * ld + begin, block[row]);
         }
@@ -219,7 +281,9 @@ void pack_rows(const Pieces<Kind>& pieces, int64_t count, uint32_t* to, int64_t 
     for (int64_t place = 0; place < count; place += Kind::PAIR, to += ld) {
         const auto* first = pieces[place];
         if constexpr (Kind::PAIR == 1) {
-            std::memcpy(to, first, size_t(pieces.width) * 4);
+            for (int64_t i = 0; i < pieces.width; i += LANES)
+                store(to + i, units_of<Kind>(first + i, std::min(LANES, pieces.width - i)));
+            continue;
         } else if (place + 1 < count) {
             const auto* second = pieces[place + 1];
             for (int64_t i = 0; i < pieces.width; i++) to[i] = uint32_t(first[i]) | uint32_t(second[i]) << 16;
@@ -230,11 +294,24 @@ void pack_rows(const Pieces<Kind>& pieces, int64_t count, uint32_t* to, int64_t 
     }
 }
 
+// Rows of numbers as A of a product: where they lie, or converted.
+template <class Kind>
+Left left(const typename Kind::Number* from, int64_t stride, int64_t count, int64_t width, uint32_t* converted) {
+    if constexpr (!Kind::CONVERTED) return {reinterpret_cast<const uint32_t*>(from), stride / Kind::PAIR, 1};
+    const int64_t ld = rounded(width, LANES);
+    pack_rows(Pieces<Kind>{nullptr, from, 0, width, 0, stride}, count, converted, ld);
+    return {converted, ld, 1};
+}
+
 // A row of fp32 numbers, padded to a multiple of LANES, as units that are pairs along the row.
 template <class Kind>
 inline void narrow(const float* from, int64_t count, uint32_t* to) {
-    auto* numbers = reinterpret_cast<typename Kind::Number*>(to);
-    for (int64_t i = 0; i < count; i += LANES) Kind::write16(numbers + i, load<Floats>(from + i));
+    if constexpr (Kind::PAIR == 1) {
+        std::memcpy(to, from, size_t(count) * 4);
+    } else {
+        auto* numbers = reinterpret_cast<typename Kind::Number*>(to);
+        for (int64_t i = 0; i < count; i += LANES) Kind::write(numbers + i, load<Floats>(from + i));
+    }
 }
 
 // A row of fp32 numbers, padded to a multiple of LANES, to one that is not.
@@ -243,10 +320,10 @@ inline void write_row(const float* from, int64_t count, float factor, typename K
     for (int64_t i = 0; i < count; i += LANES) {
         const Floats numbers = load<Floats>(from + i) * factor;
         if (i + LANES <= count) {
-            Kind::write16(to + i, numbers);
+            Kind::write(to + i, numbers);
         } else {
             typename Kind::Number last[LANES];
-            Kind::write16(last, numbers);
+            Kind::write(last, numbers);
             std::memcpy(to + i, last, size_t(count - i) * sizeof *to);
         }
     }
@@ -254,8 +331,14 @@ inline void write_row(const float* from, int64_t count, float factor, typename K
 
 // Memory of a thread -------------------------------------------------------------------------------------------------
 
+struct Part {  // keys and values, packed
+    const uint32_t *keys, *values;  // [width / PAIR, columns], [count / PAIR rounded up, width rounded up]
+    int64_t count, columns;
+};
+
 struct Scratch {
     std::vector<uint32_t> memory;
+    std::vector<Part> parts;
     size_t used = 0;
     void begin(size_t units) {
         used = 0;
@@ -272,7 +355,7 @@ struct Scratch {
 
 // The numbers of a vector that belong to a row, and something else behind its end.
 inline Floats within(Floats numbers, int64_t begin, int64_t count, float instead) {
-    const Ints lanes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const Ints lanes = {POLYPROMPT_LANES(POLYPROMPT_ITSELF)};
     return lanes < int32_t(count - begin) ? numbers : splat(instead);
 }
 
@@ -281,7 +364,7 @@ inline float sum_of(Floats numbers) {
     return _mm512_reduce_add_ps((__m512)numbers);
 #else
     float sum = 0;
-    for (int lane = 0; lane < 16; lane++) sum += numbers[lane];
+    for (int lane = 0; lane < LANES; lane++) sum += numbers[lane];
     return sum;
 #endif
 }
@@ -291,7 +374,7 @@ inline float most_of(Floats numbers) {
     return _mm512_reduce_max_ps((__m512)numbers);
 #else
     float most = numbers[0];
-    for (int lane = 1; lane < 16; lane++) most = std::max(most, numbers[lane]);
+    for (int lane = 1; lane < LANES; lane++) most = std::max(most, numbers[lane]);
     return most;
 #endif
 }
@@ -301,12 +384,12 @@ template <class Kind>
 inline float inner(const typename Kind::Number* left, const typename Kind::Number* right, int64_t count) {
     Floats sum = {};
     int64_t i = 0;
-    for (; i + LANES <= count; i += LANES) sum += Kind::read16(left + i) * Kind::read16(right + i);
+    for (; i + LANES <= count; i += LANES) sum += Kind::read(left + i) * Kind::read(right + i);
     if (i < count) {
         typename Kind::Number lasts[2][LANES] = {};
         std::memcpy(lasts[0], left + i, size_t(count - i) * sizeof *left);
         std::memcpy(lasts[1], right + i, size_t(count - i) * sizeof *right);
-        sum += Kind::read16(lasts[0]) * Kind::read16(lasts[1]);
+        sum += Kind::read(lasts[0]) * Kind::read(lasts[1]);
     }
     return sum_of(sum);
 }
@@ -336,62 +419,153 @@ struct Head {  // of a row
         value = pieces(a.prefix_value, a.value);
         query = {nullptr, numbers(a.query) + first_query * a.query_stride + at, 0, a.width, 0, a.query_stride};
     }
-    int64_t pairs_of(int64_t count) const { return (count + Kind::PAIR - 1) / Kind::PAIR; }
-    Left left(const Number* rows, int64_t stride) const {
-        return {reinterpret_cast<const uint32_t*>(rows), stride / Kind::PAIR, 1};
+    static int64_t pairs_of(int64_t count) { return (count + Kind::PAIR - 1) / Kind::PAIR; }
+};
+
+// Units of memory for so many keys and values.
+template <class Kind>
+int64_t packed_size(int64_t keys, int64_t width) {
+    const int64_t aligned = 2 * 16 * (keys / PART + 1);
+    return width / Kind::PAIR * rounded(keys, LANES) + Head<Kind>::pairs_of(keys) * rounded(width, LANES) + aligned;
+}
+
+// Packs keys and values in parts, behind those that are there.
+template <class Kind>
+void pack(Pieces<Kind> key, Pieces<Kind> value, int64_t count, Scratch& scratch) {
+    const int64_t wide = rounded(key.width, LANES);
+    for (int64_t begin = 0; begin < count; begin += PART) {
+        const int64_t some = std::min(PART, count - begin), columns = rounded(some, LANES);
+        auto* keys = scratch.take<uint32_t>(key.width / Kind::PAIR * columns);
+        auto* values = scratch.take<uint32_t>(Head<Kind>::pairs_of(some) * wide);
+        pack_columns(key, some, keys, columns);
+        pack_rows(value, some, values, wide);
+        scratch.parts.push_back({keys, values, some, columns});
+        key.own += PART * key.stride;
+        value.own += PART * value.stride;
+    }
+}
+
+// A line of scores against parts to weights, of which the largest would be 1: those behind a part's end are 0.
+struct Line {
+    float top, sum;
+    Line(float* at, const Part* part, const Part* end, float scale, float least) {
+        Floats most = splat(least);
+        auto higher = [&](Floats found) { most = found > most ? found : most; };
+        float* place = at;
+        for (const Part* one = part; one < end; place += one->columns, one++) {
+            int64_t c = 0;
+            for (; c + LANES <= one->count; c += LANES) higher(load<Floats>(place + c) * scale);
+            if (c < one->count) higher(within(load<Floats>(place + c) * scale, c, one->count, -INFINITY));
+        }
+        top = most_of(most);
+        Floats sums = {};
+        auto weigh = [&](Floats found) {
+            found = exponential(found * scale - top);
+            sums += found;
+            return found;
+        };
+        for (place = at; part < end; place += part->columns, part++) {
+            int64_t c = 0;
+            for (; c + LANES <= part->count; c += LANES) store(place + c, weigh(load<Floats>(place + c)));
+            if (c < part->count) {
+                Floats found = within(exponential(load<Floats>(place + c) * scale - top), c, part->count, 0.0f);
+                store(place + c, found);
+                sums += found;
+            }
+        }
+        sum = sum_of(sums);
     }
 };
 
+// A head of a row against the parts of its keys: as many of them at once as AT_ONCE allows; then what was found is
+// scaled by what was the largest score before and is now.
 template <class Kind>
-void forward_head(const Attention& a, int64_t row, int64_t number, Scratch& scratch) {
-    Head<Kind> head(a, row, number);
-    using Number = typename Kind::Number;
-    auto* mixed = static_cast<Number*>(a.mixed) + head.first_query * a.heads * a.width + number * a.width;
-    const int64_t units = a.width / Kind::PAIR, stride = a.heads * a.width, columns = head.columns;
-    if (!head.queries) return;
-    if (!head.keys) {
-        for (int64_t q = 0; q < head.queries; q++) std::memset(mixed + q * stride, 0, size_t(a.width) * sizeof(Number));
-        return;
-    }
-    const int64_t block = std::min(BLOCK, head.queries);
-    scratch.begin(size_t(units * columns + (head.pairs_of(head.keys) + block) * head.wide + 2 * block * columns + 256));
-    auto* keys = scratch.take<uint32_t>(units * columns);
-    auto* values = scratch.take<uint32_t>(head.pairs_of(head.keys) * head.wide);
-    auto* scores = scratch.take<float>(block * columns);
-    auto* weights = scratch.take<uint32_t>(block * columns);
-    auto* results = scratch.take<float>(block * head.wide);
-    pack_columns(head.key, head.keys, keys, columns);
-    pack_rows(head.value, head.keys, values, head.wide);
+void attend(const Head<Kind>& head, Scratch& scratch) {
+    using Product = typename Kind::Product;
+    const Attention& a = head.attention;
+    const int64_t units = a.width / Kind::PAIR, stride = a.heads * a.width, wide = head.wide;
+    const int64_t block = std::min(BLOCK, head.queries), most = std::min(AT_ONCE, head.columns);
+    auto* asked = scratch.take<uint32_t>(Kind::CONVERTED ? block * wide : 0);
+    auto* scores = scratch.take<float>(block * most);
+    auto* narrowed = scratch.take<uint32_t>(Kind::PAIR > 1 ? block * most / Kind::PAIR : 0);
+    auto* results = scratch.take<float>(block * wide);
+    const Part *parts = scratch.parts.data(), *last = parts + scratch.parts.size();
+    auto* mixed = static_cast<typename Kind::Number*>(a.mixed) + head.first_query * stride + head.head * a.width;
     for (int64_t begin = 0; begin < head.queries; begin += block) {
         const int64_t count = std::min(block, head.queries - begin);
-        product<Kind>(
-            count, columns, units, head.left(head.query[begin], a.query_stride), keys, columns, scores, columns, false);
-        float inverse[BLOCK];
-        for (int64_t q = 0; q < count; q++) {
-            float* line = scores + q * columns;
-            Floats most = splat(-INFINITY);
-            for (int64_t c = 0; c < columns; c += LANES) {
-                Floats found = within(load<Floats>(line + c) * a.scale, c, head.keys, -INFINITY);
-                store(line + c, found);
-                most = found > most ? found : most;
+        const Left query = left<Kind>(head.query[begin], a.query_stride, count, a.width, asked);
+        float top[BLOCK], sum[BLOCK];
+        for (const Part *part = parts, *end = part; part < last; part = end) {
+            int64_t columns = 0;
+            do {
+                product<Product>(
+                    count, end->columns, units, query, end->keys, end->columns, scores + columns, most, false);
+                columns += end->columns;
+                end++;
+            } while (end < last && columns + end->columns <= most);
+            for (int64_t q = 0; q < count; q++) {
+                float* line = scores + q * most;
+                const Line found(line, part, end, a.scale, part > parts ? top[q] : -INFINITY);
+                if (part > parts) {
+                    const float before = std::exp(top[q] - found.top);
+                    for (int64_t i = 0; i < wide; i += LANES)
+                        store(results + q * wide + i, load<Floats>(results + q * wide + i) * before);
+                    sum[q] = sum[q] * before + found.sum;
+                } else {
+                    sum[q] = found.sum;
+                }
+                top[q] = found.top;
+                if constexpr (Kind::PAIR > 1) narrow<Kind>(line, columns, narrowed + q * (most / Kind::PAIR));
             }
-            const float top = most_of(most);
-            Floats sum = {};
-            for (int64_t c = 0; c < columns; c += LANES) {
-                Floats found = within(exponential(load<Floats>(line + c) - top), c, head.keys, 0.0f);
-                store(line + c, found);
-                sum += found;
-            }
-            const float total = sum_of(sum);
-            inverse[q] = 1.0f / total;
-            if (a.logsum) a.logsum[number * a.query_starts[a.rows] + head.first_query + begin + q] = top + std::log(total);
-            narrow<Kind>(line, columns, weights + q * (columns / Kind::PAIR));
+            const auto* weights = Kind::PAIR > 1 ? narrowed : reinterpret_cast<const uint32_t*>(scores);
+            for (; part < end; weights += part->columns / Kind::PAIR, part++)
+                product<Product>(
+                    count, wide, head.pairs_of(part->count), {weights, most / Kind::PAIR, 1}, part->values, wide, results,
+                    wide, part > parts);
         }
-        product<Kind>(
-            count, head.wide, head.pairs_of(head.keys), {weights, columns / Kind::PAIR, 1}, values, head.wide, results,
-            head.wide, false);
-        for (int64_t q = 0; q < count; q++)
-            write_row<Kind>(results + q * head.wide, a.width, inverse[q], mixed + (begin + q) * stride);
+        for (int64_t q = 0; q < count; q++) {
+            if (a.logsum)
+                a.logsum[head.head * a.query_starts[a.rows] + head.first_query + begin + q] = top[q] + std::log(sum[q]);
+            write_row<Kind>(results + q * wide, a.width, 1.0f / sum[q], mixed + (begin + q) * stride);
+        }
+    }
+}
+
+// A head of rows that have the same prefix.
+template <class Kind>
+void forward_group(const Attention& a, const int64_t* row, const int64_t* end, int64_t number, Scratch& scratch) {
+    using Number = typename Kind::Number;
+    int64_t queries = 0, keys = 0;
+    for (const int64_t* one = row; one < end; one++) {
+        queries = std::max(queries, std::min(BLOCK, a.query_starts[*one + 1] - a.query_starts[*one]));
+        keys = std::max(keys, a.key_starts[*one + 1] - a.key_starts[*one]);
+    }
+    const Head<Kind> first(a, *row, number);
+    const int64_t columns = std::min(AT_ONCE, rounded(first.slots, LANES) + rounded(keys, LANES));
+    scratch.begin(size_t(
+        packed_size<Kind>(first.slots, a.width) + packed_size<Kind>(keys, a.width) + 2 * queries * (first.wide + columns) +
+        256));
+    scratch.parts.clear();
+    auto of_prefix = [&](const Pieces<Kind>& pieces) {
+        return Pieces<Kind>{nullptr, pieces.front, 0, a.width, 0, a.slot_stride};
+    };
+    pack(of_prefix(first.key), of_prefix(first.value), first.slots, scratch);
+    const size_t parts = scratch.parts.size(), used = scratch.used;
+    for (; row < end; row++) {
+        Head<Kind> head(a, *row, number);
+        if (!head.queries) continue;
+        if (!head.keys) {
+            auto* mixed = static_cast<Number*>(a.mixed) + (head.first_query * a.heads + number) * a.width;
+            for (int64_t q = 0; q < head.queries; q++)
+                std::memset(mixed + q * a.heads * a.width, 0, size_t(a.width) * sizeof(Number));
+            continue;
+        }
+        scratch.parts.resize(parts);
+        scratch.used = used;
+        head.key.slots = head.value.slots = 0;
+        pack(head.key, head.value, head.keys - head.slots, scratch);
+        head.columns = rounded(head.slots, LANES) + rounded(head.keys - head.slots, LANES);
+        attend(head, scratch);
     }
 }
 
@@ -399,6 +573,7 @@ template <class Kind>
 void backward_head(const Attention& a, const Gradient& g, int64_t row, int64_t number, float* of_prefix, Scratch& scratch) {
     Head<Kind> head(a, row, number);
     using Number = typename Kind::Number;
+    using Product = typename Kind::Product;
     const int64_t units = a.width / Kind::PAIR, stride = a.heads * a.width, columns = head.columns, wide = head.wide;
     const int64_t own = a.key_starts[row], at = number * a.width;
     auto* of_key = static_cast<Number*>(g.key) + own * g.key_stride + at;
@@ -418,7 +593,7 @@ void backward_head(const Attention& a, const Gradient& g, int64_t row, int64_t n
     const Pieces<Kind> grads{nullptr, above, 0, a.width, 0, stride};
     const int64_t block = std::min(BLOCK, head.queries), high = head.pairs_of(block), tall = rounded(head.keys, 16);
     scratch.begin(size_t(2 * units * columns + head.pairs_of(head.keys) * wide + 5 * (block + 1) * columns +
-                         2 * high * wide + block * wide + 2 * tall * wide + 512));
+                         2 * high * wide + 3 * block * wide + 2 * tall * wide + 512));
     auto* keys = scratch.take<uint32_t>(units * columns);
     auto* values = scratch.take<uint32_t>(units * columns);
     auto* key_rows = scratch.take<uint32_t>(head.pairs_of(head.keys) * wide);
@@ -430,6 +605,8 @@ void backward_head(const Attention& a, const Gradient& g, int64_t row, int64_t n
     auto* queries = scratch.take<uint32_t>(high * wide);
     auto* grad_rows = scratch.take<uint32_t>(high * wide);
     auto* results = scratch.take<float>(block * wide);
+    auto* asked_units = scratch.take<uint32_t>(Kind::CONVERTED ? block * wide : 0);
+    auto* given_units = scratch.take<uint32_t>(Kind::CONVERTED ? block * wide : 0);
     auto* key_sums = scratch.take<float>(tall * wide);
     auto* value_sums = scratch.take<float>(tall * wide);
     pack_columns(head.key, head.keys, keys, columns);
@@ -437,9 +614,10 @@ void backward_head(const Attention& a, const Gradient& g, int64_t row, int64_t n
     pack_rows(head.key, head.keys, key_rows, wide);
     for (int64_t begin = 0; begin < head.queries; begin += block) {
         const int64_t count = std::min(block, head.queries - begin), pairs_high = head.pairs_of(count);
-        product<Kind>(
-            count, columns, units, head.left(head.query[begin], a.query_stride), keys, columns, scores, columns, false);
-        product<Kind>(count, columns, units, head.left(grads[begin], stride), values, columns, changes, columns, false);
+        const Left query = left<Kind>(head.query[begin], a.query_stride, count, a.width, asked_units);
+        const Left grad = left<Kind>(grads[begin], stride, count, a.width, given_units);
+        product<Product>(count, columns, units, query, keys, columns, scores, columns, false);
+        product<Product>(count, columns, units, grad, values, columns, changes, columns, false);
         for (int64_t q = 0; q < count; q++) {
             float* line = scores + q * columns;
             float* change = changes + q * columns;
@@ -460,8 +638,8 @@ void backward_head(const Attention& a, const Gradient& g, int64_t row, int64_t n
             for (int64_t pair = 0; pair < pairs_high; pair++)
                 for (int64_t c = 0; c < columns; c += LANES) {
                     const float *line = scores + 2 * pair * columns + c, *change = changes + 2 * pair * columns + c;
-                    store(weights + pair * columns + c, pairs(load<Floats>(line), load<Floats>(line + columns)));
-                    store(slopes + pair * columns + c, pairs(load<Floats>(change), load<Floats>(change + columns)));
+                    store(weights + pair * columns + c, Kind::pairs(load<Floats>(line), load<Floats>(line + columns)));
+                    store(slopes + pair * columns + c, Kind::pairs(load<Floats>(change), load<Floats>(change + columns)));
                 }
         } else {
             std::memcpy(weights, scores, size_t(count * columns) * 4);
@@ -472,13 +650,13 @@ void backward_head(const Attention& a, const Gradient& g, int64_t row, int64_t n
         given.own = grads[begin];
         pack_rows(asked, count, queries, wide);
         pack_rows(given, count, grad_rows, wide);
-        product<Kind>(
+        product<Product>(
             count, wide, head.pairs_of(head.keys), {slope_rows, columns / Kind::PAIR, 1}, key_rows, wide, results, wide,
             false);
         for (int64_t q = 0; q < count; q++)
             write_row<Kind>(results + q * wide, a.width, 1.0f, of_query + (begin + q) * g.query_stride);
-        product<Kind>(head.keys, wide, pairs_high, {weights, 1, columns}, grad_rows, wide, value_sums, wide, begin > 0);
-        product<Kind>(head.keys, wide, pairs_high, {slopes, 1, columns}, queries, wide, key_sums, wide, begin > 0);
+        product<Product>(head.keys, wide, pairs_high, {weights, 1, columns}, grad_rows, wide, value_sums, wide, begin > 0);
+        product<Product>(head.keys, wide, pairs_high, {slopes, 1, columns}, queries, wide, key_sums, wide, begin > 0);
     }
     const int64_t bank = a.bank[row], half = a.banks * a.heads * a.slots * a.width;
     float* prefix = of_prefix + (bank * a.heads + number) * a.slots * a.width;
@@ -496,29 +674,42 @@ void backward_head(const Attention& a, const Gradient& g, int64_t row, int64_t n
 // Threads ------------------------------------------------------------------------------------------------------------
 
 template <class Work>
-void on_all(int64_t count, Parallel parallel, Work work) {
-    struct Shared {
-        std::atomic<int64_t> next{0};
-        int64_t count;
-        Work* work;
-    } shared;
-    shared.count = count;
-    shared.work = &work;
-    auto run = [](void* data) {
-        auto* shared = static_cast<Shared*>(data);
+void on_all(int64_t count, const Parallel& parallel, Work work) {
+    std::atomic<int64_t> next{0};
+    auto run = [&] {
         thread_local Scratch scratch;
-        for (int64_t number; (number = shared->next.fetch_add(1)) < shared->count;) (*shared->work)(number, scratch);
+        for (int64_t number; (number = next.fetch_add(1)) < count;) work(number, scratch);
     };
     if (parallel && count > 1)
-        parallel(run, &shared, 0, 0);
+        parallel([](void* data) { (*static_cast<decltype(&run)>(data))(); }, &run);
     else
-        run(&shared);
+        run();
+}
+
+// Rows with the same prefix, a few at a time: the places in `order` where each group begins, and the end.
+std::vector<int64_t> grouped(const Attention& a, std::vector<int64_t>& order) {
+    order.resize(size_t(a.rows));
+    std::iota(order.begin(), order.end(), int64_t(0));
+    if (a.slots) std::stable_sort(order.begin(), order.end(), [&](int64_t one, int64_t other) {
+        return a.bank[one] < a.bank[other];
+    });
+    std::vector<int64_t> begins;
+    for (int64_t place = 0; place < a.rows; place++) {
+        const bool same = place && a.slots && a.bank[order[size_t(place)]] == a.bank[order[size_t(place) - 1]];
+        if (!same || place - begins.back() == GROUP) begins.push_back(place);
+    }
+    begins.push_back(a.rows);
+    return begins;
 }
 
 template <class Kind>
-void forward_of(const Attention& a, Parallel parallel) {
-    on_all(a.rows * a.heads, parallel, [&](int64_t number, Scratch& scratch) {
-        forward_head<Kind>(a, number / a.heads, number % a.heads, scratch);
+void forward_of(const Attention& a, const Parallel& parallel) {
+    std::vector<int64_t> order;
+    const std::vector<int64_t> begins = grouped(a, order);
+    on_all(int64_t(begins.size() - 1) * a.heads, parallel, [&](int64_t number, Scratch& scratch) {
+        const auto group = size_t(number / a.heads);
+        const int64_t* rows = order.data();
+        forward_group<Kind>(a, rows + begins[group], rows + begins[group + 1], number % a.heads, scratch);
     });
 }
 
@@ -527,7 +718,7 @@ void forward_of(const Attention& a, Parallel parallel) {
 constexpr int64_t PARTS = 4;
 
 template <class Kind>
-void backward_of(const Attention& a, const Gradient& g, Parallel parallel) {
+void backward_of(const Attention& a, const Gradient& g, const Parallel& parallel) {
     const int64_t size = g.prefix ? 2 * a.banks * a.heads * a.slots * a.width : 0, parts = std::min(PARTS, a.rows);
     std::vector<float> sums(size_t(parts > 1 ? parts * size : 0));
     on_all(parts * a.heads, parallel, [&](int64_t number, Scratch& scratch) {
@@ -539,11 +730,14 @@ void backward_of(const Attention& a, const Gradient& g, Parallel parallel) {
     for (size_t i = 0; i < sums.size(); i++) g.prefix[i % size_t(size)] += sums[i];
 }
 
-void forward(const Attention& a, Parallel parallel) {
-    a.type == Type::f32 ? forward_of<Float32>(a, parallel) : forward_of<BFloat16>(a, parallel);
+void forward(const Attention& a, const Parallel& parallel) {
+    if (a.type == Type::f32) forward_of<Float32>(a, parallel);
+    if (a.type == Type::bf16) forward_of<BFloat16>(a, parallel);
+    if (a.type == Type::f16) forward_of<Float16>(a, parallel);
 }
-void backward(const Attention& a, const Gradient& g, Parallel parallel) {
-    a.type == Type::f32 ? backward_of<Float32>(a, g, parallel) : backward_of<BFloat16>(a, g, parallel);
+void backward(const Attention& a, const Gradient& g, const Parallel& parallel) {
+    if (a.type == Type::f32) backward_of<Float32>(a, g, parallel);
+    if (a.type == Type::bf16) backward_of<BFloat16>(a, g, parallel);
 }
 
 }  // namespace polyprompt::POLYPROMPT_KERNEL

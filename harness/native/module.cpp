@@ -25,6 +25,7 @@ Call made(
     Call call;
     auto number = [](nb::handle item) { return nb::cast<int64_t>(item); };
     auto address = [](nb::handle item) { return nb::cast<uintptr_t>(item); };
+    if (type != int(Type::f32) && type != int(Type::bf16)) throw std::invalid_argument("it is trained in fp32 or bf16");
     call.type = Type(type);
     call.rows = number(shape[0]), call.heads = number(shape[1]), call.width = number(shape[2]);
     call.slots = number(shape[3]), call.banks = number(shape[4]);
@@ -40,7 +41,9 @@ Call made(
     call.query_starts = at<const int64_t>(address(rows[0])), call.key_starts = at<const int64_t>(address(rows[1]));
     call.bank = at<const int64_t>(address(rows[2]));
     call.scale = scale, call.mixed = at<void>(mixed), call.logsum = at<float>(logsum);
-    call.parallel = reinterpret_cast<Parallel>(parallel);
+    // GOMP_parallel of a library of OpenMP: 0 threads are all that it has
+    auto* team = reinterpret_cast<void (*)(void (*)(void*), void*, unsigned, unsigned)>(parallel);
+    if (team) call.parallel = [team](void (*work)(void*), void* data) { team(work, data, 0, 0); };
     if (const char* text = refused(call, number(rows[3]), number(rows[4]))) throw std::invalid_argument(text);
     return call;
 }
