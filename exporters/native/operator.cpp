@@ -82,3 +82,12 @@ void Call::run(void* output, const Parallel& parallel) {
 }
 
 }  // namespace polyprompt
+
+// Other instructions from here on, for tests; false where the processor lacks them.
+extern "C" __attribute__((visibility("default"))) bool polyprompt_use(const char* instructions) {
+    return polyprompt::use(instructions);
+}
+// Those that are used.
+extern "C" __attribute__((visibility("default"))) const char* polyprompt_instructions() {
+    return polyprompt::instructions();
+}
