@@ -7,6 +7,7 @@ namespace polyprompt {
 
 namespace {
 
+constexpr int64_t LARGEST = INT32_MAX;  // of a size, so that no product of two overflows
 constexpr int64_t RANKS[INPUTS] = {2, 2, 3, 3, 1, 1, 1, 1};
 
 std::string text(const std::vector<int64_t>& shape) {
@@ -33,6 +34,9 @@ std::string Call::take(const Tensor (&inputs)[INPUTS], Type type, int64_t heads,
         if (int64_t(inputs[i].shape.size()) != RANKS[i])
             return std::string(NAMES[i]) + " has rank " + std::to_string(inputs[i].shape.size()) + ", not " +
                    std::to_string(RANKS[i]);
+    for (int i = 0; i < INPUTS; i++)
+        for (int64_t size : inputs[i].shape)
+            if (size < 0 || size > LARGEST) return std::string(NAMES[i]) + " is too large: " + text(inputs[i].shape);
     const auto& prefix = inputs[PREFIX_KEY].shape;
     const int64_t hidden = prefix[2], rows = inputs[PROMPT].shape[0];
     auto wrong = [&](Input input, const std::string& wanted) {
