@@ -7,7 +7,6 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from tabulate import tabulate
@@ -15,8 +14,9 @@ from tokenizers import Tokenizer
 
 from benchmarks.errors import PolypromptError, run_command
 from exporters.bundle import TOKENIZER, BundleCard, open_bundle, read_tasks
-from exporters.engines import AUTO, ENGINES, PROVIDERS, Engine, open_engine
+from exporters.engines import AUTO, Engine, open_engine
 from exporters.engines.interface import Arrays
+from exporters.opening import add_options, folder_of
 from exporters.session import fastest, model_file
 
 SECONDS = 2.0
@@ -61,25 +61,21 @@ def _numbers(option: str, text: str) -> list[int]:
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m exporters.bench", description=__doc__)
-    parser.add_argument("bundle", type=Path, help="folder of the bundle")
-    parser.add_argument("--provider", default="cpu", help=f"{' or '.join(PROVIDERS)} (default: %(default)s)")
-    parser.add_argument("--engine", default=AUTO, help=f"{', '.join(ENGINES)}, or {AUTO} (default: %(default)s)")
+    add_options(parser)
     parser.add_argument("--batch", default="1,8,32", help="rows of a batch (default: %(default)s)")
     parser.add_argument("--length", default="16,64,128", help="pieces of a row (default: %(default)s)")
-    parser.add_argument("--threads", type=int, help="of the runtime (default: one a core)")
     parser.add_argument("--json", action="store_true", help="print a JSON object instead of a table")
     options = parser.parse_args()
     batches, lengths = _numbers("--batch", options.batch), _numbers("--length", options.length)
-    card = open_bundle(options.bundle)
+    bundle = folder_of(options.bundle)
+    card = open_bundle(bundle)
     longest = card.tasks[0].max_positions
     if max(lengths) > longest:
         raise PolypromptError(f"--length {options.length}: rows of this bundle have {longest} pieces at most")
     name = fastest(card, options.provider) if options.engine == AUTO else options.engine
-    engine = open_engine(
-        name, options.bundle / model_file(card, name), options.threads, options.provider, card.shortest_limit
-    )
-    engine.keep(read_tasks(options.bundle, card)[1])
-    pieces = Tokenizer.from_file(str(options.bundle / TOKENIZER)).get_vocab_size()
+    engine = open_engine(name, bundle / model_file(card, name), options.threads, options.provider, card.shortest_limit)
+    engine.keep(read_tasks(bundle, card)[1])
+    pieces = Tokenizer.from_file(str(bundle / TOKENIZER)).get_vocab_size()
     found = []
     for rows in batches:
         for length in lengths:

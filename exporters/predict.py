@@ -18,8 +18,7 @@ from tabulate import tabulate
 from benchmarks.errors import PolypromptError, run_command
 from benchmarks.records import Example, Value
 from benchmarks.task import Kind, TaskCard
-from exporters.bundle import CARD
-from exporters.engines import AUTO, ENGINES, PROVIDERS
+from exporters.opening import add_session_options, open_session
 from exporters.session import Answer, Question, Session, check_example
 
 LINES = 512
@@ -218,7 +217,7 @@ def _answer_file(session: Session, path: str, task: str | None, language: str) -
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m exporters.predict", description=__doc__)
-    parser.add_argument("bundle", type=Path, help="bundle, or run folder with its export")
+    add_session_options(parser)
     parser.add_argument("text", nargs="?", help="sentence, premise, question, or words for tagging")
     parser.add_argument("--task", help="which task answers, or all; may be left out where the bundle has one")
     parser.add_argument(
@@ -232,24 +231,8 @@ def main() -> int:
     parser.add_argument("--marked", type=int, metavar="N", help="semantic roles: which word is the predicate, from 0")
     parser.add_argument("--jsonl", nargs="?", const="-", metavar="FILE", help="answer JSON lines (default: from stdin)")
     parser.add_argument("--json", action="store_true", help="print a JSON object instead of text")
-    parser.add_argument("--threads", type=int, help="of the runtime (default: one a core)")
-    parser.add_argument("--provider", default="cpu", help=f"{' or '.join(PROVIDERS)} (default: %(default)s)")
-    parser.add_argument(
-        "--engine",
-        default=AUTO,
-        help=f"{', '.join(ENGINES)}, or {AUTO}: the fastest of those that are installed and verified for the bundle "
-        "(default: %(default)s)",
-    )
-    parser.add_argument(
-        "--no-packed",
-        action="store_true",
-        help="fill rows of different lengths up, always: saves the memory of a second graph",
-    )
     options = parser.parse_intermixed_args()  # else a text behind an option is refused
-    exported = options.bundle / "export"
-    inside = not (options.bundle / CARD).is_file() and (exported / CARD).is_file()
-    folder, packed = exported if inside else options.bundle, not options.no_packed
-    session = Session(folder, options.threads, options.provider, options.engine, packed)
+    session = open_session(options)
     if options.jsonl is None:
         _answer_one(session, options)
     elif options.text is not None:

@@ -11,15 +11,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from html import escape
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter
 
 from benchmarks.errors import PolypromptError, run_command
 from benchmarks.records import Example
-from exporters.bundle import CARD
-from exporters.engines import AUTO, ENGINES, PROVIDERS
+from exporters.opening import add_session_options, open_session
 from exporters.predict import read_question, record
 from exporters.session import Answer, Question, Session
 
@@ -316,21 +314,9 @@ def _page(session: Session, schema: dict[str, Any]) -> str:
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m exporters.serve", description=__doc__)
-    parser.add_argument("bundle", type=Path, help="bundle, or run folder with its export")
+    add_session_options(parser)
     parser.add_argument("--port", type=int, default=8000, help="(default: %(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--threads", type=int, help="of the runtime (default: one a core)")
-    parser.add_argument("--provider", default="cpu", help=f"{' or '.join(PROVIDERS)} (default: %(default)s)")
-    parser.add_argument(
-        "--engine",
-        default=AUTO,
-        help=f"{', '.join(ENGINES)}, or {AUTO}: the fastest that is verified for the bundle (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--no-packed",
-        action="store_true",
-        help="fill rows of different lengths up, always: saves the memory of a second graph",
-    )
     parser.add_argument(
         "--queue", type=int, default=1024, metavar="N", help="questions that may wait or be under way (default: 1024)"
     )
@@ -348,12 +334,9 @@ def main() -> int:
     options = parser.parse_args()
     if options.queue < 1 or options.max_body < 1 or not 0 <= options.max_wait < 60_000:
         raise PolypromptError("--queue and --max-body must be at least 1, --max-wait from 0 to 60000 milliseconds")
-    exported = options.bundle / "export"
-    inside = not (options.bundle / CARD).is_file() and (exported / CARD).is_file()
     if options.max_stop < 1:
         raise PolypromptError(f"--max-stop {options.max_stop}: must be at least 1 second")
-    folder, packed = exported if inside else options.bundle, not options.no_packed
-    session = Session(folder, options.threads, options.provider, options.engine, packed)
+    session = open_session(options)
     app = make_app(session, options.queue, options.max_body, options.max_wait / 1000)
     stop = options.max_stop
     uvicorn.run(app, host=options.host, port=options.port, log_level="warning", timeout_graceful_shutdown=stop)

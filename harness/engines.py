@@ -94,31 +94,66 @@ class Work:
         return [self.batches[round(place)] for place in places]
 
 
+@dataclass(frozen=True)
+class Ahead:
+    """What a run has to compute.
+
+    Attributes:
+        model: as it is before training, on its device. training, rows: all that is computed. texts: encodes rows.
+        epochs: so often the rows that select are predicted. cache_gb: of the trunk.
+        device: of the model.
+    """
+
+    model: PromptedModel
+    training: Sequence[TaskTraining]
+    rows: Sequence[TaskRows]
+    texts: TextEncoder
+    epochs: int
+    cache_gb: float
+    device: Device
+
+    def works(self) -> list[Work]:
+        """What is computed without gradients, by parts that another engine may compute."""
+        model, training = self.model, self.training
+        cached = model.trunk_layers if training and TrunkCache.of(model, self.device, self.cache_gb) is not None else 0
+        found: dict[Part, list[Batch]] = {}
+
+        def add(part: Part | None, batches: Sequence[Batch]) -> None:
+            if part is not None and batches:
+                found.setdefault(part, []).extend(batches)
+
+        def batches(card: TaskCard, language: str, features: Sequence[Feature], times: int) -> list[Batch]:
+            groups = evaluation_batches(features, PIECES)
+            return [Batch(card, language, [features[row] for row in group], times) for group in groups]
+
+        if cached:
+            for task in training:
+                add(Part(0, cached), batches(task.task.card, task.language, task.features, 1))
+        for card, language, split, times in _predicted(self.rows, self.epochs if training else 0):
+            prompt = model.prompt_of(card, language)
+            prefix = prompt if isinstance(prompt, Prefix) else None
+            part = Part.of(prefix, cached, model.backbone.layers, model.read(card) is not None)
+            for examples in (split.examples, _candidates(card, split)):
+                features = self.texts.features(card, examples) if examples else []
+                add(part, batches(card, language, features, times))
+                add(Part(0, cached) if cached else None, batches(card, language, features, 1))
+        return [Work(part, batches) for part, batches in found.items()]
+
+
 def installed() -> dict[str, EntryPoint]:
     """Name -> the engine that it stands for, of those that packages here declare."""
     return {entry.name: entry for entry in entry_points(group=GROUP)}
 
 
 def choose(
-    asked: str,
-    began: InferenceCard | None,
-    model: PromptedModel,
-    training: Sequence[TaskTraining],
-    rows: Sequence[TaskRows],
-    texts: TextEncoder,
-    epochs: int,
-    cache_gb: float,
-    device: Device,
-    screen: Screen,
+    asked: str, began: InferenceCard | None, ahead: Ahead, screen: Screen
 ) -> tuple[Inference | None, InferenceCard | None]:
     """Decide for a run what computes its frozen layers where no gradient is asked for.
 
     Args:
         asked: `--inference`: "auto", "own", or the name of an engine. began: the choice that the run began with, if it
             goes on.
-        model: as it is before training, on its device. training, rows: all that is computed. texts: encodes rows.
-        epochs: so often the rows that select are predicted. cache_gb: of the trunk.
-        device: of the model. screen: told what is chosen and why.
+        ahead: of the run. screen: told what is chosen and why.
 
     Returns:
         What computes in place of our own engine, None if nothing does; and what a manifest says, None where there was
@@ -136,15 +171,15 @@ def choose(
         )
     if asked == OWN or not (found or began):
         return None, None
-    hindrance = _hindrance(model, device)
-    model.eval()
-    works = [] if hindrance else planned(model, training, rows, texts, epochs, cache_gb, device)
+    hindrance = _hindrance(ahead.model, ahead.device)
+    ahead.model.eval()
+    works = [] if hindrance else ahead.works()
     if not works:
         why = hindrance or "another engine cannot compute such a prompt"
         if asked != AUTO:
             screen.say(f"--inference {asked}: {why}, so our own engine computes all")
         return None, None
-    judge = _Judge(model, device, works, screen)
+    judge = _Judge(ahead.model, ahead.device, works, screen)
 
     def decide() -> InferenceCard | None:
         if began is not None:
@@ -154,46 +189,10 @@ def choose(
             screen.say(f"inference by {card.engine}: {card.why}")
         return card
 
-    card = device.first(decide)
+    card = ahead.device.first(decide)
     if card is None or card.engine == OWN:
         return None, card
     return judge.opened.get(card.engine) or judge.open(card.engine, found), card
-
-
-def planned(
-    model: PromptedModel,
-    training: Sequence[TaskTraining],
-    rows: Sequence[TaskRows],
-    texts: TextEncoder,
-    epochs: int,
-    cache_gb: float,
-    device: Device,
-) -> list[Work]:
-    """What a run computes without gradients, by parts that another engine may compute; see `choose`."""
-    layers = model.backbone.layers
-    cached = model.trunk_layers if training and TrunkCache.of(model, device, cache_gb) is not None else 0
-    found: dict[Part, list[Batch]] = {}
-
-    def add(part: Part | None, batches: Sequence[Batch]) -> None:
-        if part is not None and batches:
-            found.setdefault(part, []).extend(batches)
-
-    def batches(card: TaskCard, language: str, features: Sequence[Feature], times: int) -> list[Batch]:
-        groups = evaluation_batches(features, PIECES)
-        return [Batch(card, language, [features[row] for row in group], times) for group in groups]
-
-    if cached:
-        for task in training:
-            add(Part(0, cached), batches(task.task.card, task.language, task.features, 1))
-    for card, language, split, times in _predicted(rows, epochs if training else 0):
-        prompt = model.prompt_of(card, language)
-        prefix = prompt if isinstance(prompt, Prefix) else None
-        part = Part.of(prefix, cached, layers, model.read(card) is not None)
-        for examples in (split.examples, _candidates(card, split)):
-            features = texts.features(card, examples) if examples else []
-            add(part, batches(card, language, features, times))
-            add(Part(0, cached) if cached else None, batches(card, language, features, 1))
-    return [Work(part, batches) for part, batches in found.items()]
 
 
 def _predicted(rows: Sequence[TaskRows], epochs: int) -> Iterator[tuple[TaskCard, str, Split, int]]:
@@ -232,7 +231,7 @@ class _Judge:
     """Verifies and times engines on a part of what a run computes.
 
     Args:
-        model, device, screen: see `choose`. works: all that is computed.
+        model, device: see `Ahead`. works: all that is computed. screen: is told what is not right.
 
     Attributes:
         opened: engines that were compiled.

@@ -28,7 +28,7 @@ from harness.checkpoint import Progress
 from harness.config import RunConfig, load_config, refuse_begun, save_config
 from harness.data import TaskRows
 from harness.device import find_device
-from harness.engines import choose
+from harness.engines import Ahead, choose
 from harness.evaluate import evaluate
 from harness.feature_cache import CachedEncoder
 from harness.initial import make_model, max_positions
@@ -117,12 +117,8 @@ def _fill(config: RunConfig, resume: bool, screen: Screen, tracker: Tracker, sha
     kept = run / "checkpoints" / "inference.json"
     began = device.first(lambda: read_model(kept, InferenceCard) if kept.exists() else None)
     epochs = 1 if config.max_steps is not None else math.ceil(config.epochs or method.epochs)
-    inference, chosen = shared.inference(
-        *(config, began),
-        lambda: choose(
-            config.inference, began, model, training, rows, encoder, epochs, config.cache_gb, device, screen
-        ),
-    )
+    ahead = Ahead(model, training, rows, encoder, epochs, config.cache_gb, device)
+    inference, chosen = shared.inference(config, began, lambda: choose(config.inference, began, ahead, screen))
     if device.leads and chosen is not None:
         write_model(kept, chosen)
     model.inference = inference

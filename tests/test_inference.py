@@ -238,8 +238,9 @@ def test_real_rows_of_every_kind(name, precision, shared, plug):
     backbone.settle(device.dtype)
     texts = TextEncoder(backbone.tokenizer, backbone.pad_id, backbone.token_types, backbone.max_positions)
     own = predict(model, texts, task.card, split, device, language)
-    asked = (model, [], [TaskRows(task, {}, {}, {}, {(task.eval_split, language): split}, frozenset())], texts)
-    inference, card = engines.choose("openvino", None, *asked, 0, 1.0, device, Screen(quiet=True))
+    task_rows = TaskRows(task, {}, {}, {}, {(task.eval_split, language): split}, frozenset())
+    ahead = engines.Ahead(model, [], [task_rows], texts, 0, 1.0, device)
+    inference, card = engines.choose("openvino", None, ahead, Screen(quiet=True))
     model.inference = inference
     found = predict(model, texts, task.card, split, device, language)
     if precision == "fp32":
@@ -372,7 +373,7 @@ def test_encoders_that_are_trained_or_not_ours_stay(plug):
         rows = Split([Example(f"{n}", text="w5 w6", label="a") for n in range(4)])
         rows = [TaskRows(task, {}, {}, {}, {("dev", "en"): rows}, frozenset())]
         texts = TextEncoder(model.backbone.tokenizer, 0, model.backbone.token_types, 30)
-        return engines.choose(asked, None, model, [], rows, texts, 1, 0, device, Screen(True))
+        return engines.choose(asked, None, engines.Ahead(model, [], rows, texts, 1, 0, device), Screen(True))
 
     assert choice()[0].name == "fake"
     for settings in ({"method": "fine-tune", "prompt_layers": "all"}, {"init": "zero-gated"}, {"family": "deberta-v2"}):
