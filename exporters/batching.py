@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+Ints = NDArray[np.int64]
+
+
+def _is_zero(value: float) -> bool:
+    return value == 0
+
+
+Form = Literal["padded", "packed", "native"]
+"""Of rows that differ in length: filled up to the longest; one behind the other but for attention, see
+`exporters.packed`; or nowhere filled up, over a compiled operator, see `exporters.native_form`."""
 
 
 class Pace(BaseModel):
     """What an engine takes to compute a graph, in microseconds on the machine of `exporters.pace`.
 
     A batch of `pieces` in `places`, which is rows times the longest of them, takes `batch + piece * pieces + place *
-    places`. In the padded form all places are pieces; in the packed form places cost attention alone.
+    places + pair * pairs`. In the padded form all places are pieces; in the packed form places cost attention alone; in
+    the native form there are no places, and attention costs each row the square of its pieces, which are its pairs.
 
     Attributes:
         opening: to open the graph and begin, once.
         batch: for each batch: a graph's many operators each have to be begun.
-        piece, place: see above.
+        piece, place, pair: see above.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -27,6 +40,7 @@ class Pace(BaseModel):
     batch: float
     piece: float
     place: float = 0
+    pair: float = Field(default=0, exclude_if=_is_zero)
 
 
 ASSUMED = Pace(batch=100, piece=1)
@@ -34,10 +48,10 @@ ASSUMED = Pace(batch=100, piece=1)
 
 
 class Batch(NamedTuple):
-    """Neighbouring rows that are computed together, padded or packed."""
+    """Neighbouring rows that are computed together, in one form."""
 
     rows: slice
-    packed: bool
+    form: Form
 
 
 class Plan(NamedTuple):
@@ -47,41 +61,60 @@ class Plan(NamedTuple):
     cost: float
 
 
-def plan(lengths: Sequence[int], most: int, padded: Pace = ASSUMED, packed: Pace | None = None) -> Plan:
+def plan(lengths: Sequence[int], most: int, paces: Mapping[Form, Pace]) -> Plan:
     """Cut rows of ascending length into batches that together take least.
 
     Between rows of the same length there is no cut, but where a batch would be too large. A batch without padding is
-    computed in the padded form.
+    not computed in the packed form, which has nothing to gain there.
 
     Args:
-        lengths: of the rows, ascending. most: places of a batch, if it has more than one row.
-        padded: what the padded form takes. packed: what the packed form takes; None: there is none.
+        lengths: of the rows, ascending.
+        most: places of a batch if it has more than one row; in the native form pieces.
+        paces: what each form takes that there is; one that is not the packed one at least.
     """
     longest, counts = np.unique(np.asarray(lengths, np.int64), return_counts=True)
     ends = np.concatenate([[0], np.cumsum(counts)])
     pieces = np.concatenate([[0], np.cumsum(counts * longest)])
+    pairs = np.concatenate([[0], np.cumsum(counts * longest**2)])
     cost = np.zeros(len(ends), np.float64)
-    begins, forms = np.zeros(len(ends), np.int64), np.zeros(len(ends), bool)
+    begins, forms = np.zeros(len(ends), np.int64), np.zeros(len(ends), np.int64)
     for end in range(1, len(ends)):
         places = (ends[end] - ends[:end]) * longest[end - 1]
-        real, batches = pieces[end] - pieces[:end], np.ceil(places / most)
-        taken = padded.batch * batches + (padded.piece + padded.place) * places
-        pack = np.zeros(end, bool)
-        if packed is not None:
-            other = packed.batch * batches + packed.piece * real + packed.place * places
-            pack = (real < places) & (other < taken)
-            taken = np.where(pack, other, taken)
-        total = cost[:end] + taken
+        real = pieces[end] - pieces[:end], pairs[end] - pairs[:end]
+        taken = np.stack([_taken(form, pace, places, *real, most) for form, pace in paces.items()])
+        best = taken.argmin(0)
+        total = cost[:end] + taken[best, np.arange(end)]
         begins[end] = total.argmin()
-        cost[end], forms[end] = total[begins[end]], pack[begins[end]]
+        cost[end], forms[end] = total[begins[end]], best[begins[end]]
     cuts = [len(longest)]
     while cuts[-1]:
         cuts.append(int(begins[cuts[-1]]))
     found: list[Batch] = []
+    names = list(paces)
     for begin, end in zip(cuts[:0:-1], cuts[-2::-1], strict=True):
-        parts = _parts(int(ends[begin]), int(ends[end]), max(1, most // max(1, int(longest[end - 1]))))
-        found += [Batch(part, bool(forms[end]) and lengths[part.start] < lengths[part.stop - 1]) for part in parts]
+        first, last, form = int(ends[begin]), int(ends[end]), names[forms[end]]
+        if form == "native":
+            parts = _filled(np.asarray(lengths[first:last], np.int64), most, first)
+        else:
+            parts = _parts(first, last, max(1, most // max(1, int(longest[end - 1]))))
+        flat = next((name for name in names if name != "packed"), form)  # for parts of a batch that have no padding
+        found += [Batch(part, flat if form == "packed" and _even(lengths, part) else form) for part in parts]
     return Plan(found, float(cost[-1]))
+
+
+def _taken(form: Form, pace: Pace, places: Ints, pieces: Ints, pairs: Ints, most: int) -> NDArray[np.float64]:
+    """What some batches take, infinite where the form is not for them."""
+    if form == "padded":
+        return pace.batch * np.ceil(places / most) + (pace.piece + pace.place) * places
+    if form == "native":
+        return pace.batch * np.ceil(pieces / most) + pace.piece * pieces + pace.pair * pairs
+    taken = pace.batch * np.ceil(places / most) + pace.piece * pieces + pace.place * places
+    return np.where(pieces < places, taken, np.inf)
+
+
+def _even(lengths: Sequence[int], rows: slice) -> bool:
+    """Whether ascending rows are of one length."""
+    return lengths[rows.start] == lengths[rows.stop - 1]
 
 
 def _parts(begin: int, end: int, most: int) -> Iterator[slice]:
@@ -89,3 +122,19 @@ def _parts(begin: int, end: int, most: int) -> Iterator[slice]:
     count = -(-(end - begin) // most)
     for part in range(count):
         yield slice(begin + part * (end - begin) // count, begin + (part + 1) * (end - begin) // count)
+
+
+def _filled(lengths: Ints, most: int, first: int) -> Iterator[slice]:
+    """Parts of at most so many pieces, or of one row, as few as there can be and about equal.
+
+    Args:
+        lengths: of the rows. first: number of the first one.
+    """
+    ends, begin = np.cumsum(lengths), 0
+    while begin < len(lengths):
+        before = int(ends[begin - 1]) if begin else 0
+        left = int(ends[-1]) - before
+        share = left / -(-left // most)
+        end = max(begin + 1, int(np.searchsorted(ends, before + share, side="right")))
+        yield slice(first + begin, first + end)
+        begin = end

@@ -24,6 +24,7 @@ from benchmarks.errors import PolypromptError
 from benchmarks.files import write_atomic
 from benchmarks.results import BackboneCard, read_model, write_model
 from benchmarks.task import TaskCard
+from exporters.batching import Form as BatchForm
 from exporters.batching import Pace
 from exporters.engines import EngineCard
 from exporters.graph import Graph, Output
@@ -38,8 +39,11 @@ MODEL = "model.onnx"
 PACKED = "packed.onnx"
 """The graph in packed form, see `exporters.packed`; it refers to the same weights."""
 
-STATIC = "openvino.onnx"
-"""The graph of an int8 bundle with ranges of its states built in, which OpenVINO computes in integers."""
+NATIVE = "native.onnx"
+"""The graph over the compiled operator, see `exporters.native_form`; it refers to the same weights."""
+
+STATIC, NATIVE_STATIC = "openvino.onnx", "openvino-native.onnx"
+"""The graphs of an int8 bundle with ranges of their states built in, which OpenVINO computes in integers."""
 
 TOKENIZER = "tokenizer.json"
 
@@ -52,10 +56,13 @@ RowInput = Literal["sequence_rows", "whole_rows"]
 
 
 class Form(StrEnum):
-    """What a row is answered for: its task, or all tasks at once, see `exporters.together`."""
+    """How rows are answered: each for its task; each for all tasks at once, see `exporters.together`; or each for its
+    task and only in the native form, wherever the compiled operator is there.
+    """
 
     MIXED = "mixed"
     ALL = "all"
+    PACKED = "packed"
 
 
 class StoredFile(BaseModel):
@@ -156,7 +163,7 @@ class Parity(BaseModel):
         milliseconds: a row, on these rows, with what turns text into pieces; on the machine of the check.
         tasks: task name -> its part.
         pace: what the engine takes for a batch, see `exporters.pace`; None: it was not measured.
-        packed: the same of the packed form; None: there is none, or it does not agree.
+        packed, native: the same of these forms; None: there is none, it was not to be had, or it does not agree.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -170,18 +177,26 @@ class Parity(BaseModel):
     tasks: dict[str, TaskParity]
     pace: Pace | None = Field(default=None, exclude_if=_is_none)
     packed: Parity | None = Field(default=None, exclude_if=_is_none)
+    native: Parity | None = Field(default=None, exclude_if=_is_none)
+
+    @property
+    def forms(self) -> dict[BatchForm, Parity]:
+        """The reports by form, the padded one first."""
+        found: dict[BatchForm, Parity | None] = {"padded": self, "packed": self.packed, "native": self.native}
+        return {form: report for form, report in found.items() if report is not None}
 
     def joined(self, later: Parity) -> Parity:
         """With the report on further tasks."""
         worst = {"difference": max(self.difference, later.difference), "drop": max(self.drop, later.drop)}
-        packed = None if self.packed is None or later.packed is None else self.packed.joined(later.packed)
-        return self.model_copy(update={**worst, "tasks": {**self.tasks, **later.tasks}, "packed": packed})
+        mine, theirs = self.forms, later.forms
+        both = {form: mine[form].joined(theirs[form]) if form in theirs else None for form in list(mine)[1:]}
+        return self.model_copy(update={**worst, "tasks": {**self.tasks, **later.tasks}, **both})
 
     def without(self, names: Collection[str]) -> Parity:
         """Of the tasks that are left."""
         left = {name: part for name, part in self.tasks.items() if name not in names}
-        packed = None if self.packed is None else self.packed.without(names)
-        return self.model_copy(update={"tasks": left, "packed": packed})
+        others = {form: report.without(names) for form, report in self.forms.items() if report is not self}
+        return self.model_copy(update={"tasks": left, **others})
 
 
 class KeptPieces(BaseModel):
@@ -274,7 +289,7 @@ class BundleCard(BaseModel):
 
     Attributes:
         run, method: where it comes from.
-        form: what a row is answered for.
+        form: how rows are answered.
         backbone: the encoder. precision: of its weights and of the products with them.
         placement: where the graph has room for prompts; None: nowhere.
         pooling: what linear sequence heads read. readout: what others read, see `exporters.graph.Blueprint`.
@@ -335,6 +350,7 @@ def write_bundle(
     tokenizer: str,
     beside: Iterable[Path] | None = (),
     packed: Graph | None = None,
+    native: Graph | None = None,
 ) -> BundleCard:
     """Write the files of a bundle into an existing folder.
 
@@ -344,7 +360,7 @@ def write_bundle(
         graph: the model and the weights of its encoder. tasks: what it is fed for the tasks.
         tokenizer: content of tokenizer.json.
         beside: other bundles, whose file of weights may be the same; None: it is to have a file of its own.
-        packed: the graph in packed form, over the same weights; None: there is none.
+        packed, native: the graph in these forms, over the same weights; None: there is none.
 
     Returns:
         The card that was written, with the hashes of the files.
@@ -353,9 +369,10 @@ def write_bundle(
     write_atomic(folder / TOKENIZER, tokenizer)
     write_atomic(folder / TASKS, save(tasks))
     names = [MODEL, TOKENIZER, TASKS]
-    if packed is not None:
-        write_atomic(folder / PACKED, packed.model.SerializeToString(deterministic=True))
-        names.insert(1, PACKED)
+    for name, other in ((NATIVE, native), (PACKED, packed)):
+        if other is not None:
+            write_atomic(folder / name, other.model.SerializeToString(deterministic=True))
+            names.insert(1, name)
     files = {name: stored(folder / name) for name in names}
     others = None if beside is None else [other / graph.backbone.name for other in beside]
     weights = put(graph.backbone, folder, others)

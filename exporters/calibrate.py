@@ -14,10 +14,10 @@ from onnx import helper
 from benchmarks.files import sha256, write_atomic
 from benchmarks.records import Example
 from benchmarks.results import write_model
-from exporters.bundle import CARD, MODEL, STATIC, BundleCard, StoredFile
+from exporters.bundle import CARD, MODEL, NATIVE, NATIVE_STATIC, STATIC, BundleCard, StoredFile
 from exporters.engines import Engine, open_engine
 from exporters.engines.interface import Arrays
-from exporters.precision import quantised_states, with_ranges
+from exporters.precision import quantised_states, state_of_each_weight, with_ranges
 from exporters.session import Place, Session
 
 
@@ -44,7 +44,7 @@ class _Watching:
 
 
 def calibrate(folder: Path, card: BundleCard, examples: Mapping[Place, Sequence[Example]]) -> BundleCard:
-    """Add the graph with known ranges to an int8 bundle; it refers to the same weights.
+    """Add the graphs with known ranges to an int8 bundle; they refer to the same weights.
 
     Args:
         folder: the bundle. card: its card. examples: real rows by task and language.
@@ -65,9 +65,17 @@ def calibrate(folder: Path, card: BundleCard, examples: Mapping[Place, Sequence[
         Session(folder, engine=engine).run(examples)
     finally:
         aside.unlink()
-    path = folder / STATIC
-    write_atomic(path, with_ranges(model, engine.ranges).SerializeToString(deterministic=True))
-    stored = StoredFile(bytes=path.stat().st_size, sha256=sha256(path))
-    card = card.model_copy(update={"files": {**card.files, STATIC: stored}})
+    files = {STATIC: (model, engine.ranges)}
+    if NATIVE in card.files:  # the same products of states with other names
+        native = onnx.load(folder / NATIVE, load_external_data=False)
+        ranges = {weight: engine.ranges[state] for weight, state in state_of_each_weight(model).items()}
+        there = state_of_each_weight(native).items()
+        files[NATIVE_STATIC] = native, {state: ranges[weight] for weight, state in there}
+    known = dict(card.files)
+    for name, (graph, ranges_) in files.items():
+        path = folder / name
+        write_atomic(path, with_ranges(graph, ranges_).SerializeToString(deterministic=True))
+        known[name] = StoredFile(bytes=path.stat().st_size, sha256=sha256(path))
+    card = card.model_copy(update={"files": known})
     write_model(folder / CARD, card)
     return card

@@ -23,9 +23,11 @@ from benchmarks.task import Task, TaskCard
 from exporters.bundle import CARD, BundleCard, Form, Retuning, VocabularyReport, complete_or_absent, write_bundle
 from exporters.calibrate import calibrate
 from exporters.comparison import ATOL, MAX_DROP, ROWS, add_options, exact_in, rows_in
+from exporters.engines import has_operator, installed
 from exporters.graph import Blueprint, Graph, build_graph
 from exporters.layout import CARD as FOLDERS
 from exporters.layout import Contents, FolderCard, FoldersCard, TaskFolder, write_folder
+from exporters.native_form import build_native, can_be_native
 from exporters.pace import with_paces
 from exporters.packed import build_packed, can_pack
 from exporters.precision import Precision, in_precision
@@ -77,7 +79,7 @@ def export(
         rows: examples of each task that are compared, spread over its languages; None: as many as
             `exporters.comparison.rows_in` says.
         task_files: the task files of the run; None: those that it names, if they are no Python.
-        form: what a row is answered for.
+        form: how rows are answered.
         keep: what the vocabulary is trimmed to.
         precision: of the frozen weights.
         max_drop: most points that a task may lose on these rows, where weights or engine are not in fp32.
@@ -96,21 +98,27 @@ def export(
     if retune is not None:
         fed, retuning = retuned(model, whole, precision, retune, config, manifest, samples, screen)
     graph, tensors = in_precision(whole, precision), tensors_of(fed, manifest.tasks)
-    packed = None
+    packed = native = None
     if precision is not Precision.FP16 and can_pack(blueprint_of(model), model.backbone.layers):  # fp16 is for GPUs
         packed = in_precision(graph_of(model, build_packed), precision)
-    about = {"precision": precision.value, "vocabulary": vocabulary, "retuning": retuning}
+    if precision is not Precision.FP16 and can_be_native(blueprint_of(model), model.backbone.card.family):
+        native = in_precision(graph_of(model, build_native), precision)
+    if form is Form.PACKED:
+        _check_native(native is not None)
+    about = {"form": form, "precision": precision.value, "vocabulary": vocabulary, "retuning": retuning}
     card = describe(model, manifest).model_copy(update=about)
     if form is Form.ALL:
         tasks, tensors = side_by_side(card.tasks, tensors)
-        card = card.model_copy(update={"form": form, "tasks": tasks})
+        card = card.model_copy(update={"tasks": tasks})
     with complete_or_absent(out) as folder:
         others = None if copy_weights else beside(out)
-        card = write_bundle(folder, card, graph, tensors, model.backbone.tokenizer.to_str(), others, packed)
+        card = write_bundle(folder, card, graph, tensors, model.backbone.tokenizer.to_str(), others, packed, native)
         original = partial(compute, model, device=find_device("fp32", cpu=True))
         if precision is Precision.INT8:
             card = calibrate(folder, card, {(name, code): r for name, s in samples.items() for code, r in s.items()})
         parity, left_out = verify_engines(folder, original, samples, exact_in(precision, atol), max_drop)
+        if form is Form.PACKED and not any("native" in report.forms for report in parity.values()):
+            raise PolypromptError(f"--form packed: {'; '.join(left_out)}; nothing was written")
         card = with_paces(folder, card.model_copy(update={"parity": parity}))
         write_model(folder / CARD, card)
     if not copy_weights:
@@ -185,6 +193,27 @@ def _open(
 def beside(out: Path) -> list[Path]:
     """Folders near a bundle that may be bundles of the same encoder: its siblings, and exports of other runs."""
     return sorted({card.parent for pattern in (f"*/{CARD}", f"*/*/{CARD}") for card in out.parent.parent.glob(pattern)})
+
+
+def _check_native(there: bool) -> None:
+    """See that `--form packed` can be had.
+
+    Args:
+        there: the encoder has such a graph in this precision.
+
+    Raises:
+        PolypromptError: it cannot; says why.
+    """
+    if not there:
+        raise PolypromptError(
+            "--form packed: not of encoders whose scores look at distances (DeBERTa), of prompts in the input, nor in "
+            "fp16; leave --form away"
+        )
+    if not any(has_operator(name) for name in installed()):
+        raise PolypromptError(
+            "--form packed: the compiled operator is not there for any engine; install the project where a compiler "
+            "is, with the extra `cpu`, or leave --form away"
+        )
 
 
 def samples_of(
@@ -309,8 +338,11 @@ def _spread(size: int, count: int) -> list[int]:
 
 
 def _report(card: BundleCard, out: Path, seconds: float) -> str:
-    padded = card.parity.items()
-    reports = [*padded, *((f"{name}, packed", report.packed) for name, report in padded if report.packed is not None)]
+    reports = [
+        (name if form == "padded" else f"{name}, {form}", part)
+        for name, report in card.parity.items()
+        for form, part in report.forms.items()
+    ]
     lines = [
         (engine if number == 0 else "", name, *agreement(part))
         for engine, parity in reports
@@ -374,7 +406,8 @@ def main() -> int:
         type=Form,
         default=Form.MIXED,
         help="of a bundle; mixed: each row is answered for its task; all: one pass answers a row for all tasks, where "
-        "they share one prompt (default: %(default)s)",
+        "they share one prompt; packed: as mixed, and never padded where the compiled operator is, without which "
+        "nothing is written (default: %(default)s)",
     )
     parser.add_argument(
         "--precision",

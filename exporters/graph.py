@@ -337,12 +337,12 @@ class Writer(Nodes):
             own pieces: positions are in the vectors, and attention does not ask for the order.
         """
         weights = self.weights
-        total = self.node("Gather", [self.frozen("word", weights.word), "input_ids"], "word_embedding")
+        total = self.node("Gather", [self.frozen("word", weights.word), self.taken("input_ids")], "word_embedding")
         if weights.position is not None:
             total = self.node("Add", [total, self.positions(prompt)])
         if weights.token_type is not None:
             kind = self.frozen("token_type", weights.token_type)
-            types = self.node("Gather", [kind, "token_type_ids"]) if weights.token_types else kind
+            types = self.node("Gather", [kind, self.taken("token_type_ids")]) if weights.token_types else kind
             total = self.node("Add", [total, types])
         if self.placement is not None and self.placement.layers is None:
             total = self.behind(total, self.vectors(prompt), prompt)
@@ -355,11 +355,19 @@ class Writer(Nodes):
         longest = self.node("Shape", ["input_ids"], start=1, end=2)
         if self.placement is None or self.placement.positions is not Positions.SHIFTED:
             end = self.node("Add", [longest, self.integers([begin])]) if begin else longest
-            return self.node("Slice", [table, self.integers([begin]), end], "position_embedding")
+            return self.along(self.node("Slice", [table, self.integers([begin]), end], "position_embedding"))
         shift = self.node("ReduceMax", [self.prompt_lengths(prompt), self.integers([0])], keepdims=0)
         shift = self.node("Unsqueeze", [self.node("Add", [shift, self.integers([begin])]), self.integers([1])])
         place = self.node("Range", [self.integers(0), self.node("Squeeze", [longest]), self.integers(1)])
-        return self.node("Gather", [table, self.node("Add", [shift, place])], "position_embedding")
+        return self.node("Gather", [table, self.taken(self.node("Add", [shift, place]))], "position_embedding")
+
+    def taken(self, places: str) -> str:
+        """What is computed, of something for each place of the batch, [batch, seq]; here all of it."""
+        return places
+
+    def along(self, row: str) -> str:
+        """What is computed, of something for each place of any row, [seq, width]; here it stands for all rows."""
+        return row
 
     def vectors(self, prompt: str) -> str:
         """Each row's vectors with what their positions and their type add to them, [batch, slots, embedding]."""

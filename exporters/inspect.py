@@ -12,8 +12,9 @@ from typing import Any
 import onnx
 
 from benchmarks.errors import run_command
-from exporters.bundle import MODEL, PACKED, open_bundle
+from exporters.bundle import MODEL, NATIVE, PACKED, open_bundle
 from exporters.list import described
+from exporters.session import fastest, usable_forms
 
 
 def inspected(folder: Path) -> dict[str, Any]:
@@ -22,15 +23,17 @@ def inspected(folder: Path) -> dict[str, Any]:
     Returns:
         "run", "method", "backbone", "precision", "pooling"; "prompts", where the graph has room for them; "files", by
         name "bytes", "sha256" and "shared", how many bundles and caches have the same file on this disk; "bytes" of
-        all; "forms" of a batch, each with the engines that it is verified in; "graph", the padded one, with "opset",
-        "nodes" by operator, "inputs" and "outputs" with their shapes; "tasks" as `exporters.list` has them; "parity" as
-        in bundle.json.
+        all; "form" of the answers and "forms" of a batch, each with the engines that it is verified in; "here", the
+        engine that a session takes on this machine with the forms that it may use; "graph", the padded one, with
+        "opset", "nodes" by operator, "inputs" and "outputs" with their shapes; "tasks" as `exporters.list` has them;
+        "parity" as in bundle.json.
     """
     card = open_bundle(folder)
+    here = fastest(card)
     model = onnx.load(folder / MODEL, load_external_data=False)
     about = card.model_dump(mode="json")
     return {
-        **{name: about[name] for name in ("run", "method", "backbone", "precision", "pooling")},
+        **{name: about[name] for name in ("run", "method", "form", "backbone", "precision", "pooling")},
         "prompts": about["placement"],
         "files": {
             name: {"bytes": file.bytes, "sha256": file.sha256, "shared": (folder / name).stat().st_nlink}
@@ -39,8 +42,13 @@ def inspected(folder: Path) -> dict[str, Any]:
         "bytes": sum(file.bytes for file in card.files.values()),
         "forms": {
             "padded": list(card.parity),
-            **({"packed": [n for n, one in card.parity.items() if one.packed]} if PACKED in card.files else {}),
+            **{
+                form: [name for name, one in card.parity.items() if form in one.forms]
+                for form, file in (("packed", PACKED), ("native", NATIVE))
+                if file in card.files
+            },
         },
+        "here": {"engine": here, "forms": list(usable_forms(card, here))},
         "graph": {
             "opset": {entry.domain or "ai.onnx": entry.version for entry in model.opset_import},
             "nodes": dict(Counter(node.op_type for node in model.graph.node).most_common()),
@@ -73,6 +81,7 @@ def _report(folder: Path, about: dict[str, Any]) -> str:
             f"encoder: {backbone['name']}, {backbone['family']}, hidden size {backbone['hidden']}",
             f"graph: room for prompts {room}; {sum(graph['nodes'].values())} nodes: {nodes}",
             f"forms: {'; '.join(_form(name, engines) for name, engines in about['forms'].items())}",
+            f"here: {about['here']['engine']}, {', '.join(about['here']['forms']) or 'padded'}",
             f"tasks: {', '.join(task['task'] for task in about['tasks'])}",
             f"agreement with PyTorch: {_agreement(about['parity'])}",
         ]
@@ -88,7 +97,7 @@ def _agreement(parity: dict[str, Any]) -> str:
     found = [
         f"{name} within {one['difference']:.1e}, {one['drop']:.2f} points lost, {one['milliseconds']:.2f} ms a row"
         for engine, padded in parity.items()
-        for name, one in ((engine, padded), (f"{engine}, packed", padded.get("packed")))
+        for name, one in ((engine, padded), *((f"{engine}, {form}", padded.get(form)) for form in ("packed", "native")))
         if one is not None
     ]
     return "; ".join(found) or "not compared"

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from scipy.optimize import nnls
 from tokenizers import Tokenizer
 
-from exporters.batching import Pace
+from exporters.batching import Form, Pace
 from exporters.bench import batch_of
-from exporters.bundle import MODEL, PACKED, TOKENIZER, BundleCard, Parity, read_tasks
-from exporters.engines import open_engine
-from exporters.session import model_file
+from exporters.bundle import TOKENIZER, BundleCard, Parity, read_tasks
+from exporters.engines import has_operator, open_engine
+from exporters.session import graph_file
 
 ROWS, LENGTH = 8, 64
 """Of the larger batches that are timed: enough for the speed that products have in large batches."""
@@ -32,15 +33,15 @@ def with_paces(folder: Path, card: BundleCard) -> BundleCard:
 
 
 def _paced(folder: Path, card: BundleCard, name: str) -> Parity:
-    report, packed = card.parity[name], card.parity[name].packed
-    forms = [model_file(card, name)] if packed is None else [MODEL, PACKED]
-    paces = measure(folder, card, name, forms)
-    if packed is not None:
-        packed = packed.model_copy(update={"pace": paces[1]})
-    return report.model_copy(update={"pace": paces[0], "packed": packed})
+    report = card.parity[name]
+    files = {form: file for form in report.forms if (file := graph_file(card, name, form))}
+    files = {form: file for form, file in files.items() if form != "native" or has_operator(name)}
+    paces = measure(folder, card, name, files)
+    others = {form: part.model_copy(update={"pace": paces.get(form, part.pace)}) for form, part in report.forms.items()}
+    return others.pop("padded").model_copy(update=others)
 
 
-def measure(folder: Path, card: BundleCard, name: str, forms: list[str]) -> list[Pace]:
+def measure(folder: Path, card: BundleCard, name: str, forms: Mapping[Form, str]) -> dict[Form, Pace]:
     """The paces of an engine.
 
     Three batches tell: a short row, rows of one length, and rows of which one is long. They take turns, and of each the
@@ -49,7 +50,7 @@ def measure(folder: Path, card: BundleCard, name: str, forms: list[str]) -> list
 
     Args:
         folder: the bundle. card: its card. name: of the engine.
-        forms: names of graphs, the padded one first.
+        forms: names of graphs.
     """
     tensors = read_tasks(folder, card)[1]
     vocabulary = Tokenizer.from_file(str(folder / TOKENIZER)).get_vocab_size()
@@ -58,9 +59,9 @@ def measure(folder: Path, card: BundleCard, name: str, forms: list[str]) -> list
     batches = [[short], [longest] * ROWS, [*[short] * (ROWS - 1), longest]]
     feeds = [batch_of(card, lengths, vocabulary) for lengths in batches]
     engines, opening = [], []
-    for form in forms:
+    for number, (form, file) in enumerate(forms.items()):
         began = time.perf_counter()
-        engines.append(open_engine(name, folder / form, second=form == PACKED))
+        engines.append(open_engine(name, folder / file, second=number > 0, native=form == "native"))
         engines[-1].keep(tensors)
         engines[-1].run([feeds[0][1]], feeds[0][0])
         opening.append(round(1e6 * (time.perf_counter() - began)))
@@ -75,10 +76,15 @@ def measure(folder: Path, card: BundleCard, name: str, forms: list[str]) -> list
                     taken[number, batch] = min(taken[number, batch], 1e6 * (time.perf_counter() - began))
         end = end or time.perf_counter() + SECONDS
         rounds += 1
-    pieces = np.array([[1, sum(lengths), len(lengths) * max(lengths)] for lengths in batches], float)
-    paces = []
+    sizes = {
+        "padded": lambda lengths: {"batch": 1, "piece": len(lengths) * max(lengths)},
+        "packed": lambda lengths: {"batch": 1, "piece": sum(lengths), "place": len(lengths) * max(lengths)},
+        "native": lambda lengths: {"batch": 1, "piece": sum(lengths), "pair": sum(one * one for one in lengths)},
+    }
+    paces: dict[Form, Pace] = {}
     for number, form in enumerate(forms):
-        known = pieces if form == PACKED else pieces[:, [0, 2]]
-        found = nnls(known / taken[number][:, None], np.ones(len(batches)))[0].round(4).tolist()
-        paces.append(Pace(opening=opening[number], **dict(zip(("batch", "piece", "place"), found, strict=False))))
+        known = [sizes[form](lengths) for lengths in batches]
+        rows = np.array([list(size.values()) for size in known], float)
+        found = nnls(rows / taken[number][:, None], np.ones(len(batches)))[0].round(6).tolist()
+        paces[form] = Pace(opening=opening[number], **dict(zip(known[0], found, strict=True)))
     return paces

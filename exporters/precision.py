@@ -203,6 +203,12 @@ def quantised_states(model: onnx.ModelProto) -> dict[str, tuple[str, str]]:
     return {node.input[0]: (node.output[1], node.output[2]) for node in found}
 
 
+def state_of_each_weight(model: onnx.ModelProto) -> dict[str, str]:
+    """Weight of a product of an int8 graph -> the state that is quantised for it."""
+    integers = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "DynamicQuantizeLinear"}
+    return {node.input[1]: integers[node.input[0]] for node in model.graph.node if node.op_type == "MatMulInteger"}
+
+
 class _Rewriter:
     """Copies a graph node by node. What a node becomes is up to the subclasses."""
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,11 @@ from benchmarks.errors import PolypromptError
 from benchmarks.records import Example, Prediction
 from benchmarks.task import Kind, TaskCard
 from benchmarks.thresholds import with_threshold
-from exporters.batching import ASSUMED, Batch, plan
+from exporters.batching import ASSUMED, Batch, Form, Pace, plan
 from exporters.bundle import (
     MODEL,
+    NATIVE,
+    NATIVE_STATIC,
     PACKED,
     STATIC,
     TOKENIZER,
@@ -34,7 +36,8 @@ from exporters.bundle import (
     open_bundle,
     read_tasks,
 )
-from exporters.engines import AUTO, ENGINES, Engine, EngineCard, installed, open_engine
+from exporters.bundle import Form as BundleForm
+from exporters.engines import AUTO, ENGINES, Engine, EngineCard, has_operator, installed, open_engine
 from harness.decode import decode, locate
 from harness.features import Feature, TextEncoder, pad
 
@@ -45,10 +48,6 @@ PREDICATE = "B-V"
 
 TOKENS_A_BATCH = 4096
 """Pieces of a batch, padding included: enough for a full load of the processor, little enough to stay in its caches."""
-
-Form = Literal["padded", "packed"]
-"""Of rows that differ in length: filled up to the longest, or one behind the other, see `exporters.packed`."""
-
 
 Place = tuple[str, str]
 """Task and language of some rows; "" for a language that is not known."""
@@ -115,8 +114,9 @@ class Session:
         provider: "cpu" or "cuda".
         engine: one of `exporters.engines.ENGINES`; "auto": of those that are installed and verified for the bundle the
             one that was fastest then; or one that has opened a graph of the bundle.
-        packed: use the packed form too, where it is verified for the engine and takes less time. Its graph is opened
-            when it would have saved as much time as that takes.
+        packed: use the packed and the native form too, where they are verified for the engine and take less time.
+            Their graphs are opened when they would have saved as much time as that takes. A bundle of the form packed
+            is computed in the native form alone where that can be done.
 
     Attributes:
         tasks: task name -> card.
@@ -135,15 +135,16 @@ class Session:
         packed: bool = True,
     ) -> None:
         self._bundle, self._card = bundle, open_bundle(bundle)
-        self._name, self._threads = "", threads
-        if isinstance(engine, str):
-            self._name = fastest(self._card, provider) if engine == AUTO else engine
-            file = bundle / model_file(self._card, self._name)
-            engine = open_engine(self._name, file, threads, provider, self._card.shortest_limit)
-        self._engine = engine
-        self._packed: Engine | None = None
+        self._name, self._threads, self._provider = "", threads, provider
         self._packs, self._missed = packed and provider == "cpu", 0.0  # microseconds
         self._opening = threading.Lock()
+        self._engines: dict[Form, Engine] = {}
+        if not isinstance(engine, str):
+            self._engines["padded"] = self._engine = engine
+        else:
+            self._name = fastest(self._card, provider) if engine == AUTO else engine
+            first = next(iter(self._usable(self._card)))
+            self._engines[first] = self._engine = self._opened(first)
         self.batches: Counter[Form] = Counter()
         as_it_is(bundle, self._take)
 
@@ -155,7 +156,7 @@ class Session:
     @property
     def forms(self) -> tuple[Form, ...]:
         """Forms that batches may have; which ones they had is in `batches`."""
-        return ("padded",) if self._paces[1] is None else ("padded", "packed")
+        return tuple(self._paces)
 
     def refresh(self) -> None:
         """Answer for the tasks that the bundle has now; the graph and the encoder's weights stay loaded.
@@ -181,13 +182,22 @@ class Session:
         }
         self._card, self._tasks = card, {task.card.name: task for task in tasks}
         self.tasks: dict[str, TaskCard] = {name: task.card for name, task in self._tasks.items()}
-        found = card.parity.get(self._name)
-        packed = None if not self._packs or found is None or found.packed is None else found.packed.pace
-        self._paces = ASSUMED if found is None or found.pace is None else found.pace, packed
+        self._paces = self._usable(card)
         self._tensors = tensors
-        self._engine.keep(tensors)
-        if self._packed is not None:
-            self._packed.keep(tensors)
+        for engine in self._engines.values():
+            engine.keep(tensors)
+
+    def _usable(self, card: BundleCard) -> dict[Form, Pace]:
+        """Paces of the forms that batches may have; the graph of the first one is open from the beginning."""
+        report = card.parity.get(self._name)
+        padded: dict[Form, Pace] = {"padded": ASSUMED if report is None or report.pace is None else report.pace}
+        if report is None or not self._packs:
+            return padded
+        there = usable_forms(card, self._name)
+        if card.form is BundleForm.PACKED and "native" in there:
+            return {"native": report.forms["native"].pace or ASSUMED}
+        others = {form: pace for form in there if form != "padded" and (pace := report.forms[form].pace)}
+        return padded | others
 
     def _lasting(self) -> list[tuple[str, StoredFile]]:
         """Files that do not depend on the tasks."""
@@ -270,36 +280,42 @@ class Session:
                 row.asked.append(((name, language), index))
         ordered = sorted(rows.values(), key=lambda row: len(row.feature))
         for batch in self._plan([len(row.feature) for row in ordered]):
-            engine = self._open_packed() if batch.packed else self._engine
-            self.batches["packed" if batch.packed else "padded"] += 1
+            engine = self._open(batch.form)
+            self.batches[batch.form] += 1
             for place, index, output in self._run_batch(engine, ordered[batch.rows]):
                 results[place].outputs[index] = output
         return results
 
     def _plan(self, lengths: Sequence[int]) -> list[Batch]:
         """Batches of rows of ascending length."""
-        padded, packed = self._paces
-        best = plan(lengths, TOKENS_A_BATCH, padded, packed)
-        if packed is None or self._packed is not None or not any(batch.packed for batch in best.batches):
+        best = plan(lengths, TOKENS_A_BATCH, self._paces)
+        new = {batch.form for batch in best.batches} - self._engines.keys()
+        open_ = {form: pace for form, pace in self._paces.items() if form in self._engines}
+        if not new or not open_:
             return best.batches
-        without = plan(lengths, TOKENS_A_BATCH, padded)
+        without = plan(lengths, TOKENS_A_BATCH, open_)
         self._missed += without.cost - best.cost
-        return without.batches if self._missed < packed.opening else best.batches
+        return without.batches if self._missed < sum(self._paces[form].opening for form in new) else best.batches
 
-    def _open_packed(self) -> Engine:
-        """What computes packed batches; it is opened once.
+    def _open(self, form: Form) -> Engine:
+        """What computes batches of a form; it is opened once.
 
         Raises:
             PolypromptError: a file is not what it was when the bundle was opened.
         """
         with self._opening:
-            if self._packed is None:
+            if form not in self._engines:
                 for name, stored in self._lasting():
                     check_file(self._bundle / name, stored)
-                engine = open_engine(self._name, self._bundle / PACKED, self._threads, second=True)
+                engine = self._opened(form)
                 engine.keep(self._tensors)
-                self._packed = engine
-            return self._packed
+                self._engines[form] = engine
+            return self._engines[form]
+
+    def _opened(self, form: Form) -> Engine:
+        file = self._bundle / (graph_file(self._card, self._name, form) or MODEL)
+        how = self._threads, self._provider, self._card.shortest_limit
+        return open_engine(self._name, file, *how, second=bool(self._engines), native=form == "native")
 
     def _features(self, name: str, examples: Sequence[Example]) -> list[Feature]:
         task = self._task(name)
@@ -404,14 +420,36 @@ def _check_marked(card: TaskCard, example: Example) -> None:
 
 
 def model_file(card: BundleCard, engine: str) -> str:
-    """The graph of a bundle that an engine opens."""
+    """The padded graph of a bundle that an engine opens."""
     return STATIC if engine.startswith("openvino") and STATIC in card.files else MODEL
 
 
+def graph_file(card: BundleCard, engine: str, form: Form) -> str | None:
+    """The graph of a bundle that an engine opens for a form; None: the bundle has none."""
+    padded = model_file(card, engine)
+    others = {"packed": PACKED, "native": NATIVE} if padded == MODEL else {"native": NATIVE_STATIC}
+    name = padded if form == "padded" else others.get(form)
+    return name if name in card.files else None
+
+
+def usable_forms(card: BundleCard, engine: str) -> tuple[Form, ...]:
+    """Forms that an engine is verified for in a bundle and can compute here."""
+    report = card.parity.get(engine)
+    forms = () if report is None else report.forms
+    return tuple(form for form in forms if form != "native" or has_operator(engine))
+
+
 def fastest(card: BundleCard, provider: str = "cpu") -> str:
-    """Of the engines that are installed and verified for a bundle the one that was fastest when it was verified."""
+    """Of the engines that are installed and verified for a bundle the one that was fastest when it was verified, in
+    any form that can be computed here.
+    """
     there = [name for name in installed(provider) if name in card.parity]
-    return min(there, key=lambda name: card.parity[name].milliseconds, default=ENGINES[0])
+
+    def milliseconds(name: str) -> float:
+        forms = usable_forms(card, name) if provider == "cpu" else ("padded",)
+        return min(card.parity[name].forms[form].milliseconds for form in forms)
+
+    return min(there, key=milliseconds, default=ENGINES[0])
 
 
 def _stripped(context: str, span: tuple[int, int]) -> tuple[int, int]:

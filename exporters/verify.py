@@ -20,13 +20,17 @@ from benchmarks.records import Example
 from benchmarks.results import write_model
 from benchmarks.scoring import score
 from benchmarks.task import Kind, TaskCard
-from exporters.bundle import CARD, MODEL, PACKED, Parity, TaskParity, changing, open_bundle, read_card
+from exporters.batching import Form
+from exporters.bundle import CARD, Parity, TaskParity, changing, open_bundle, read_card
 from exporters.comparison import add_options
-from exporters.engines import ENGINES, EngineCard, installed, open_engine
+from exporters.engines import ENGINES, EngineCard, has_operator, installed, open_engine
 from exporters.pace import with_paces
-from exporters.session import Encoded, Floats, Place, Session, model_file
+from exporters.session import Encoded, Floats, Place, Session, graph_file
 from harness.decode import decode
 from harness.features import Feature
+
+OTHER_FORMS: tuple[Form, ...] = ("packed", "native")
+"""Those that are compared beside the padded one."""
 
 
 class Reference(Protocol):
@@ -147,9 +151,10 @@ def verify(
 def verify_engines(
     folder: Path, reference: Reference, samples: Mapping[str, Sample], atol: float | None, max_drop: float
 ) -> tuple[dict[str, Parity], list[str]]:
-    """Compare every engine that is installed with the original, in both forms where the bundle has a packed graph.
+    """Compare every engine that is installed with the original, in each form that the bundle has a graph for.
 
-    In int8 OpenVINO computes another graph, which has no packed form.
+    In int8 OpenVINO computes other graphs, none of which is in packed form. The native form is compared where the
+    operator is there for the engine.
 
     Args:
         folder: the bundle. reference, samples: as for `verify`.
@@ -174,14 +179,16 @@ def verify_engines(
                 raise
             left_out.append(f"without --engine {name}: {str(error).removesuffix('; nothing was written')}")
             continue
-        if PACKED not in card.files or model_file(card, name) != MODEL:
-            continue
-        try:
-            session = Session(folder, engine=open_engine(name, folder / PACKED))
-            packed = verify(session, originals, samples, *limits)
-            reports[name] = reports[name].model_copy(update={"packed": packed})
-        except PolypromptError as error:
-            left_out.append(f"no packed form in {name}: {str(error).removesuffix('; nothing was written')}")
+        for form in OTHER_FORMS:
+            file = graph_file(card, name, form)
+            if file is None or (form == "native" and not has_operator(name)):
+                continue
+            try:
+                session = Session(folder, engine=open_engine(name, folder / file, native=form == "native"))
+                found = verify(session, originals, samples, *limits)
+                reports[name] = reports[name].model_copy(update={form: found})
+            except PolypromptError as error:
+                left_out.append(f"no {form} form in {name}: {str(error).removesuffix('; nothing was written')}")
     return reports, left_out
 
 

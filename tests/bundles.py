@@ -9,6 +9,7 @@ from benchmarks.results import Manifest, write_model
 from benchmarks.task import Kind, TaskCard
 from exporters.bundle import BundleCard, write_bundle
 from exporters.export import blueprint_of, describe, graph_of, tensors_of
+from exporters.native_form import build_native, can_be_native
 from exporters.packed import build_packed, can_pack
 from harness.backbone import Backbone, load_backbone
 from harness.config import RunConfig, save_config
@@ -94,8 +95,9 @@ def tiny_bundle(folder: Path, model: PromptedModel, cards: list[TaskCard] = CARD
     folder.mkdir()
     card = describe(model, tiny_manifest(model, cards))
     graph = graph_of(model, build_packed) if can_pack(blueprint_of(model), model.backbone.layers) else None
+    native = graph_of(model, build_native) if can_be_native(blueprint_of(model), model.backbone.card.family) else None
     tensors, tokenizer = tensors_of(model, cards), model.backbone.tokenizer.to_str()
-    return write_bundle(folder, card, graph_of(model), tensors, tokenizer, packed=graph)
+    return write_bundle(folder, card, graph_of(model), tensors, tokenizer, packed=graph, native=native)
 
 
 def demo_run(run: Path, name: str) -> PromptedModel:

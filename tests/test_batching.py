@@ -5,50 +5,75 @@ import random
 
 import pytest
 
-from exporters.batching import Pace, plan
+from exporters.batching import Form, Pace, plan
 
 
-def cheapest(lengths: list[int], cuts: tuple[int, ...], padded: Pace, packed: Pace | None) -> float:
-    """Of these batches, each in the form that costs less."""
-    total = 0.0
-    for begin, end in itertools.pairwise([0, *cuts, len(lengths)]):
-        places, real = (end - begin) * lengths[end - 1], sum(lengths[begin:end])
-        costs = [padded.batch + padded.piece * places]
-        if packed is not None and real < places:
-            costs.append(packed.batch + packed.piece * real + packed.place * places)
-        total += min(costs)
-    return total
+def costs(rows: list[int], paces: dict[Form, Pace]) -> dict[Form, float]:
+    """Of a batch in each form that there is for it."""
+    places, real = len(rows) * rows[-1], sum(rows)
+    found: dict[Form, float] = {}
+    for form, pace in paces.items():
+        if form == "padded":
+            found[form] = pace.batch + pace.piece * places
+        elif form == "native":
+            found[form] = pace.batch + pace.piece * real + pace.pair * sum(row * row for row in rows)
+        elif real < places:
+            found[form] = pace.batch + pace.piece * real + pace.place * places
+    return found
 
 
-@pytest.mark.parametrize("packed", [None, Pace(batch=9, piece=1.1, place=0.2), Pace(batch=70, piece=1, place=0)])
+PACKED = [None, Pace(batch=9, piece=1.1, place=0.2), Pace(batch=70, piece=1, place=0)]
+NATIVE = [None, Pace(batch=50, piece=1.2, pair=0.02)]
+
+
+@pytest.mark.parametrize("native", NATIVE)
+@pytest.mark.parametrize("packed", PACKED)
 @pytest.mark.parametrize("overhead", [0, 5, 30, 100])
-def test_no_other_plan_costs_less(overhead: int, packed: Pace | None) -> None:
-    draw, padded, forms = random.Random(overhead), Pace(batch=overhead, piece=1), set()
+def test_no_other_plan_costs_less(overhead: int, packed: Pace | None, native: Pace | None) -> None:
+    draw, forms = random.Random(overhead), set()
+    given: dict[Form, Pace | None] = {"padded": Pace(batch=overhead, piece=1), "packed": packed, "native": native}
+    paces = {form: pace for form, pace in given.items() if pace is not None}
     for _ in range(50):
         lengths = sorted(draw.choices(range(1, 40), k=draw.randint(1, 9)))
         places = [place for place in range(1, len(lengths)) if lengths[place - 1] != lengths[place]]
         every = (cuts for count in range(len(places) + 1) for cuts in itertools.combinations(places, count))
-        found = plan(lengths, 10_000, padded, packed)
+        found = plan(lengths, 10_000, paces)
         assert [row for batch in found.batches for row in range(len(lengths))[batch.rows]] == list(range(len(lengths)))
-        assert found.cost == pytest.approx(min(cheapest(lengths, cuts, padded, packed) for cuts in every))
-        taken = 0.0
-        for batch in found.batches:  # what is said to be cheapest is what is done
-            rows = lengths[batch.rows]
-            forms.add(batch.packed)
-            pace = packed if batch.packed else padded
-            assert not batch.packed or sum(rows) < len(rows) * rows[-1]
-            padding = len(rows) * rows[-1]
-            taken += pace.batch + pace.piece * (sum(rows) if batch.packed else padding) + pace.place * padding
-        assert taken == pytest.approx(found.cost)
-    assert (True in forms) == (packed is not None and overhead >= 30)  # cheap batches leave no padding to pack
+        cheapest = (
+            sum(
+                min(costs(lengths[begin:end], paces).values())
+                for begin, end in itertools.pairwise([0, *cuts, len(lengths)])
+            )
+            for cuts in every
+        )
+        assert found.cost == pytest.approx(min(cheapest))
+        forms |= {batch.form for batch in found.batches}
+        # what is said to be cheapest is what is done
+        assert found.cost == pytest.approx(sum(costs(lengths[rows], paces)[form] for rows, form in found.batches))
+    assert native is not None or ("packed" in forms) == (packed is not None and overhead >= 30)
+    assert native is not None or "native" not in forms
+    assert ("native" in forms) == (native is not None) or packed is not None or overhead < 50
 
 
 def test_no_batch_is_larger_than_allowed() -> None:
     lengths = sorted(random.Random(1).choices(range(1, 300), k=500))
-    for packed in (None, Pace(batch=1, piece=0.5)):
-        for batch in plan(lengths, 256, Pace(batch=10_000, piece=1), packed).batches:
+    padded = Pace(batch=10_000, piece=1)
+    others: list[dict[Form, Pace]] = [{}, {"packed": Pace(batch=1, piece=0.5)}, {"native": Pace(batch=1, piece=0.5)}]
+    for other in others:
+        batches = plan(lengths, 256, {"padded": padded, **other}).batches
+        assert {batch.form for batch in batches} <= {"padded", *other}
+        assert [row for batch in batches for row in range(500)[batch.rows]] == list(range(500))
+        for batch in batches:
             rows = lengths[batch.rows]
-            assert len(rows) * rows[-1] <= 256 or len(rows) == 1
-            assert not batch.packed or rows[0] < rows[-1]
-    assert plan([], 256).batches == []
-    assert [batch.rows for batch in plan([600], 256).batches] == [slice(0, 1)]
+            assert len(rows) == 1 or (sum(rows) if batch.form == "native" else len(rows) * rows[-1]) <= 256
+            assert batch.form != "packed" or rows[0] < rows[-1]
+    assert plan([], 256, {"padded": padded}).batches == []
+    assert [batch.rows for batch in plan([600], 256, {"padded": padded}).batches] == [slice(0, 1)]
+
+
+def test_batches_without_padding_are_full() -> None:
+    lengths = sorted(random.Random(2).choices(range(1, 300), k=500))
+    batches = plan(lengths, 4096, {"native": Pace(batch=5_000, piece=1)}).batches
+    sizes = [sum(lengths[batch.rows]) for batch in batches]
+    assert len(sizes) <= 1 - (-sum(lengths) // 4096)
+    assert min(sizes) > 3000

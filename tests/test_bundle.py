@@ -13,7 +13,7 @@ from benchmarks.files import sha256
 from exporters.bundle import complete_or_absent, open_bundle
 from exporters.tensors import ALIGNMENT
 
-FILES = ("model.onnx", "packed.onnx", "backbone.bin", "tasks.safetensors", "tokenizer.json")
+FILES = ("model.onnx", "packed.onnx", "native.onnx", "backbone.bin", "tasks.safetensors", "tokenizer.json")
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_a_file_cut_short_is_refused_by_name(bundle: Path) -> None:
         open_bundle(bundle)
 
 
-@pytest.mark.parametrize("graph", ["model", "packed"])
+@pytest.mark.parametrize("graph", ["model", "packed", "native"])
 @pytest.mark.parametrize("place", ["../backbone.bin", "/etc/passwd", "..", "", "a\\b"])
 def test_a_tensor_outside_of_the_folder_is_refused(bundle: Path, place: str, graph: str) -> None:
     refer_elsewhere(bundle, "location", place, f"{graph}.onnx")

@@ -21,7 +21,7 @@ from benchmarks.results import write_model
 from exporters.add import add
 from exporters.batching import Pace
 from exporters.bundle import CARD, BundleCard, Parity, open_bundle, read_card, read_tasks
-from exporters.engines import installed
+from exporters.engines import has_operator, installed
 from exporters.export import blueprint_of, export, graph_of
 from exporters.packed import build_packed, can_pack
 from exporters.precision import Precision, in_precision
@@ -175,7 +175,7 @@ def test_the_second_graph_is_opened_when_it_would_have_paid(bundle: Path) -> Non
     assert saved > 0
     with_parity(bundle, FAST.model_copy(update={"opening": 2.5 * saved}))
     session = Session(bundle, engine="onnxruntime")
-    packs = [any(batch.packed for batch in session._plan(lengths)) for _ in range(4)]
+    packs = [any(batch.form == "packed" for batch in session._plan(lengths)) for _ in range(4)]
     assert packs == [False, False, True, True]
 
 
@@ -188,13 +188,14 @@ def test_a_graph_that_was_replaced_meanwhile_is_refused_by_name(bundle: Path) ->
         session.run(ROWS)
 
 
-def test_a_bundle_without_the_packed_graph_opens(bundle: Path) -> None:
-    """As they were before there was one."""
-    card = read_card(bundle)
-    files = {name: stored for name, stored in card.files.items() if name != "packed.onnx"}
+def test_a_bundle_without_other_graphs_opens(bundle: Path) -> None:
+    """As they were before there were any."""
+    card, others = read_card(bundle), ("packed.onnx", "native.onnx")
+    files = {name: stored for name, stored in card.files.items() if name not in others}
     parity = {name: one.model_copy(update={"packed": None, "pace": None}) for name, one in card.parity.items()}
     write_model(bundle / CARD, card.model_copy(update={"files": files, "parity": parity}))
-    (bundle / "packed.onnx").unlink()
+    for name in others:
+        (bundle / name).unlink()
     assert '"pace"' not in (bundle / CARD).read_text()
     session = Session(bundle, engine="onnxruntime")
     session.run(ROWS)
@@ -225,7 +226,8 @@ def test_an_export_verifies_and_measures_the_packed_form(runs: tuple[Path, Path]
         for pace in (report.pace, report.packed.pace):
             assert pace.opening > pace.batch > 0
     about = exporters.inspect.inspected(runs[0] / "export")
-    assert about["forms"] == {"padded": list(card.parity), "packed": list(card.parity)}
+    native = [name for name in card.parity if has_operator(name)]
+    assert about["forms"] == {"padded": list(card.parity), "packed": list(card.parity), "native": native}
 
 
 def test_tasks_come_and_go_in_a_session_that_packs(runs: tuple[Path, Path], tmp_path: Path) -> None:
@@ -234,8 +236,7 @@ def test_tasks_come_and_go_in_a_session_that_packs(runs: tuple[Path, Path], tmp_
     session = Session(bundle, engine="onnxruntime")
     rows = {("demo-topic", ""): examples("mood"), ("demo-names", ""): examples("names")}
     session.run(rows)
-    packed = session._packed
-    assert packed is not None
+    packed = session._engines["packed"]
     add(bundle, runs[1], NAMES, atol=1e-4, rows=2)
     assert list(read_card(bundle).parity["onnxruntime"].packed.tasks)[-1] == list(NAMES.values())[-1]
     session.refresh()
@@ -247,7 +248,7 @@ def test_tasks_come_and_go_in_a_session_that_packs(runs: tuple[Path, Path], tmp_
     session.refresh()
     left = {place: asked for place, asked in mixed.items() if place[0] != "demo-topic"}
     assert differences(session, Session(bundle, engine="onnxruntime", packed=False), left) < 1e-4
-    assert session._packed is packed
+    assert session._engines["packed"] is packed
     assert "demo-topic" not in read_card(bundle).parity["onnxruntime"].packed.tasks
 
 
@@ -268,6 +269,7 @@ def test_the_option(bundle: Path, command, monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_pace_is_what_an_engine_takes(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine that sleeps as a pace says, with what other work on the machine adds at times."""
     wanted = {"model.onnx": Pace(batch=2000, piece=100), "packed.onnx": Pace(batch=4000, piece=70, place=20)}
+    wanted["native.onnx"] = Pace(batch=3000, piece=60, pair=2)
 
     class Sleeping:
         def __init__(self, file: str) -> None:
@@ -279,13 +281,19 @@ def test_a_pace_is_what_an_engine_takes(bundle: Path, monkeypatch: pytest.Monkey
         def run(self, names: object, feeds: dict[str, np.ndarray]) -> None:
             self.runs += 1
             places = feeds["input_ids"].size
-            pieces = feeds["lengths"].sum() if self.pace.place else places
+            pieces = places if self.pace == wanted["model.onnx"] else feeds["lengths"].sum()
+            pairs = (feeds["lengths"] ** 2).sum()
             disturbed = 2 if self.runs % 4 == 0 else 1
-            time.sleep(disturbed * (self.pace.batch + self.pace.piece * pieces + self.pace.place * places) / 1e6)
+            time.sleep(
+                disturbed
+                * (self.pace.batch + self.pace.piece * pieces + self.pace.place * places + self.pace.pair * pairs)
+                / 1e6
+            )
 
-    monkeypatch.setattr(exporters.pace, "open_engine", lambda name, path, second: Sleeping(path.name))
+    monkeypatch.setattr(exporters.pace, "open_engine", lambda name, path, second, native: Sleeping(path.name))
     card = open_bundle(bundle)
-    padded, packed = exporters.pace.measure(bundle, card, "onnxruntime", list(wanted))
-    for found, pace in zip((padded, packed), wanted.values(), strict=True):
-        for part in ("batch", "piece", "place"):
+    forms = {"padded": "model.onnx", "packed": "packed.onnx", "native": "native.onnx"}
+    measured = exporters.pace.measure(bundle, card, "onnxruntime", forms)
+    for found, pace in zip(measured.values(), wanted.values(), strict=True):
+        for part in ("batch", "piece", "place", "pair"):
             assert getattr(found, part) == pytest.approx(getattr(pace, part), rel=0.3)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from benchmarks.errors import PolypromptError
 from exporters.engines.interface import Engine, EngineCard
+from exporters.operator import onnxruntime_library, openvino_extension
 
-__all__ = ["AUTO", "ENGINES", "PROVIDERS", "Engine", "EngineCard", "installed", "open_engine"]
+__all__ = ["AUTO", "ENGINES", "PROVIDERS", "Engine", "EngineCard", "has_operator", "installed", "open_engine"]
 
 AUTO = "auto"
 """In place of an engine's name: the fastest one that is installed and verified for the bundle."""
@@ -29,6 +30,11 @@ def installed(provider: str = "cpu") -> list[str]:
     return [name for name in ENGINES if name != "openvino-bf16" or has_bf16()]
 
 
+def has_operator(name: str) -> bool:
+    """Whether the operator of `exporters.native_form` is there for an engine."""
+    return (onnxruntime_library() if name == ENGINES[0] else openvino_extension()) is not None
+
+
 def open_engine(
     name: str,
     model: Path,
@@ -36,6 +42,7 @@ def open_engine(
     provider: str = "cpu",
     longest: int | None = None,
     second: bool = False,
+    native: bool = False,
 ) -> Engine:
     """Open an ONNX file.
 
@@ -46,23 +53,27 @@ def open_engine(
         provider: one of `PROVIDERS`.
         longest: pieces up to which rows may be filled up; None: any number.
         second: another graph over the same weights is open; no copy of them is made where the engine can do without.
+        native: the graph has the project's own operator.
 
     Raises:
-        PolypromptError: no such engine or provider, not to be had here, or it cannot open the file.
+        PolypromptError: no such engine, provider or operator, not to be had here, or it cannot open the file.
     """
     if provider not in PROVIDERS:
         raise PolypromptError(f"--provider {provider}: unknown; choose one of {', '.join(PROVIDERS)}")
     if name not in ENGINES:
         raise PolypromptError(f"--engine {name}: unknown; choose one of {', '.join((AUTO, *ENGINES))}")
+    if native and (provider != "cpu" or not has_operator(name)):
+        raise PolypromptError(f"{model}: needs the compiled operator, which is not there for {name} on {provider}")
     if name == "onnxruntime":
         from exporters.engines.cuda import open_cuda
         from exporters.engines.onnxruntime import open_cpu
 
-        return open_cpu(model, threads, second) if provider == "cpu" else open_cuda(model, longest)
+        library = onnxruntime_library() if native else None
+        return open_cpu(model, threads, second, library) if provider == "cpu" else open_cuda(model, longest)
     if provider != "cpu":
         raise PolypromptError(f"--engine {name}: computes on the CPU alone; --provider {provider} is for onnxruntime")
     if find_spec("openvino") is None:
         raise PolypromptError(f"--engine {name}: OpenVINO is not installed; install the extra `cpu`")
     from exporters.engines.openvino import OpenVino
 
-    return OpenVino(model, threads, bf16=name == "openvino-bf16")
+    return OpenVino(model, threads, bf16=name == "openvino-bf16", extension=openvino_extension() if native else None)

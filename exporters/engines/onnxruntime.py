@@ -42,7 +42,7 @@ class OnnxRuntime:
         return {name: value.numpy() for name, value in zip(names, found, strict=True)}
 
 
-def open_cpu(model: Path, threads: int | None, second: bool = False) -> OnnxRuntime:
+def open_cpu(model: Path, threads: int | None, second: bool = False, operators: Path | None = None) -> OnnxRuntime:
     """Open a file.
 
     Args:
@@ -52,7 +52,8 @@ def open_cpu(model: Path, threads: int | None, second: bool = False) -> OnnxRunt
     Raises:
         PolypromptError: it is no file for ONNX Runtime.
     """
-    return OnnxRuntime(open_session(model, "CPUExecutionProvider", {}, threads, not second), cpu_card(threads))
+    session = open_session(model, "CPUExecutionProvider", {}, threads, not second, operators)
+    return OnnxRuntime(session, cpu_card(threads))
 
 
 def cpu_card(threads: int | None = None) -> EngineCard:
@@ -68,12 +69,18 @@ def cpu_card(threads: int | None = None) -> EngineCard:
 
 
 def open_session(
-    model: Path, provider: str, settings: Mapping[str, str], threads: int | None, reorder: bool = True
+    model: Path,
+    provider: str,
+    settings: Mapping[str, str],
+    threads: int | None,
+    reorder: bool = True,
+    operators: Path | None = None,
 ) -> onnxruntime.InferenceSession:
     """Open a file with one provider and no other to fall back on.
 
     Args:
         reorder: copy weights into the order in which products read them.
+        operators: library of operators that the graph has.
 
     Raises:
         PolypromptError: it is no file for ONNX Runtime, or the provider is not to be had.
@@ -88,6 +95,8 @@ def open_session(
     if provider in got:
         onnxruntime.set_default_logger_severity(SILENT)  # a session's own level does not cover libraries
         try:
+            if operators is not None:
+                options.register_custom_ops_library(str(operators))
             session = onnxruntime.InferenceSession(model, options, [(provider, dict(settings))], enable_fallback=0)
         except Exception as error:  # the classes of onnxruntime's errors are not public
             raise PolypromptError(f"{model}: ONNX Runtime cannot open it ({str(error).splitlines()[0]})") from None

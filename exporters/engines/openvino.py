@@ -33,6 +33,12 @@ def core() -> openvino.Core:
 
 
 @cache
+def extend(library: Path) -> None:
+    """Let all graphs have the operators of a library; once is enough."""
+    core().add_extension(str(library))
+
+
+@cache
 def has_bf16() -> bool:
     """Whether this processor computes products in bf16."""
     return "BF16" in core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
@@ -57,15 +63,18 @@ class OpenVino:
         model: the file.
         threads: None: one a core.
         bf16: products in bf16 in place of fp32.
+        extension: library of an operator that the graph has.
 
     Raises:
         PolypromptError: OpenVINO cannot open the file, or the processor has no bf16.
     """
 
-    def __init__(self, model: Path, threads: int | None, bf16: bool) -> None:
+    def __init__(self, model: Path, threads: int | None, bf16: bool, extension: Path | None = None) -> None:
         if bf16 and not has_bf16():
             raise PolypromptError("--engine openvino-bf16: this processor has no bf16; take --engine openvino")
         try:
+            if extension is not None:
+                extend(extension)
             self._compiled = core().compile_model(core().read_model(model), DEVICE, settings(threads, bf16))
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]

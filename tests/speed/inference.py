@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from benchmarks.errors import PolypromptError, run_command
 from benchmarks.registry import find_task
 from benchmarks.task import TaskCard
-from exporters.batching import Pace, Plan, plan
+from exporters.batching import Form, Pace, Plan, plan
 from exporters.bundle import MODEL, PACKED, BundleCard, write_bundle
 from exporters.engines import Engine, installed, open_engine
 from exporters.export import describe, graph_of, tensors_of
@@ -115,19 +115,19 @@ class Ours:
         return engine
 
     @cached_property
-    def paces(self) -> list[Pace]:
+    def paces(self) -> dict[Form, Pace]:
         """Of the padded and the packed form, as an export measures them."""
-        return measure(self._folder, self._card, self._name, [MODEL, PACKED])
+        return measure(self._folder, self._card, self._name, {"padded": MODEL, "packed": PACKED})
 
     def plan(self, lengths: Ints, packed: bool = True) -> Plan:
         """As a session cuts rows of ascending length; without packing where that is not asked for."""
-        padded, other = self.paces
-        return plan(lengths.tolist(), TOKENS_A_BATCH, padded, other if packed else None)
+        paces = {form: pace for form, pace in self.paces.items() if packed or form == "padded"}
+        return plan(lengths.tolist(), TOKENS_A_BATCH, paces)
 
     def in_parts(self, parts: Plan, ids: Ints, lengths: Ints, tasks: Ints) -> None:
         """Compute a plan."""
-        for rows, packed in parts.batches:
-            self(ids[rows, : lengths[rows][-1]], lengths[rows], tasks[rows], packed)
+        for rows, form in parts.batches:
+            self(ids[rows, : lengths[rows][-1]], lengths[rows], tasks[rows], form == "packed")
 
     def __call__(self, ids: Ints, lengths: Ints, tasks: Ints, packed: bool = False) -> Any:
         """Logits, [batch, labels]."""
