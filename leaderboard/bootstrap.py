@@ -234,7 +234,7 @@ def intervals(found: NDArray[np.floating]) -> tuple[Array, Array]:
         ordered[..., one] + (ordered[..., other] - ordered[..., one]) * part
         for one, other, part in zip(below, above, place - below, strict=True)
     )
-    undefined = np.isnan(ordered[..., -1])  # sorted behind all numbers
+    undefined = np.isnan(found.sum(axis=-1))
     return np.where(undefined, np.nan, low).astype(np.float64), np.where(undefined, np.nan, high).astype(np.float64)
 
 

@@ -80,7 +80,7 @@ class Run:
     def configuration(self) -> str:
         """What two runs have in common that differ in nothing but the seed."""
         if self.manifest is None:
-            return json.dumps([self.method, self.backbone, self.prompt, self.source])
+            return json.dumps([self.method, self.backbone, self.prompt, self.source, self.digest.verified])
         facts = self.manifest.model_dump(
             mode="json",
             include={"method", "prompt", "precision", "backbone", "tasks", "trainable", "data", "limits", "code"},

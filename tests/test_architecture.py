@@ -15,6 +15,7 @@ TORCH = {"accelerate", "peft", "torch", "transformers"}
 TORCH_FREE = (
     "benchmarks.registry",
     "leaderboard.build",
+    "leaderboard.show",
     "harness.config",
     "harness.listing",
     "harness.options",

@@ -24,7 +24,7 @@ from harness.screen import Screen
 from harness.tracking import Tracker, TrackerName
 from harness.train import CURVE_STEPS
 from leaderboard import build
-from leaderboard.collect import collect
+from leaderboard.runs import collect_runs
 
 SMALL = ("--languages", "en", "--max-train", 40, "--max-eval", 9, "--batch", 8, "--epochs", 9, "--name", "x")
 
@@ -78,7 +78,7 @@ def test_tensorboard_shows_what_the_run_folder_holds(go, tmp_path, command):
     assert command(rescore, tmp_path / "x")[0] == 0
     status, _, error = command(build, tmp_path / "x", "--out", tmp_path / "site")
     assert status == 0, error
-    [one] = collect([tmp_path / "x"], pytest.fail)
+    [one] = collect_runs([tmp_path / "x"], [], pytest.fail)
     other = replace(one, config=one.config.replace('tracker = "auto"', 'tracker = "wandb"'))
     assert other.config != one.config and other.configuration == one.configuration
     status, output, error = go("--resume", "--json", "--tracker", "none")

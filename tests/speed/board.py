@@ -147,12 +147,12 @@ from pathlib import Path
 began = time.perf_counter()
 from leaderboard.tables import make_board
 board = make_board([Path(sys.argv[1])])
-taken = time.perf_counter() - began
+taken, busy = time.perf_counter() - began, time.process_time()
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 tables = [task.by_language for suite in board.suites for task in suite.tasks]
 figures = sum(int((table.score == table.score).sum()) for table in tables)
 print(f"board: {len(board.runs)} runs, {figures:,} figures, {board.resamples} replicates kept", end=", ")
-print(f"{taken:.1f} s, {peak:,.0f} MiB")
+print(f"{taken:.1f} s, {busy:.1f} s of processor time, {peak:,.0f} MiB")
 """
 
 
