@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -32,15 +31,7 @@ def openvino_extension() -> Path | None:
         release = version("openvino")
     except PackageNotFoundError:
         return None
-    found = _library(f"polyprompt_openvino-{release}.so", f"built against openvino {release}")
-    spec = find_spec("openvino")
-    if found is not None and spec is not None:
-        # It asks for libraries by name alone, so they are loaded by path first, as a Core would.
-        for folder in spec.submodule_search_locations or ():
-            for name in ("libtbb.so.*", "libopenvino.so.*", "libopenvino_onnx_frontend.so.*"):
-                for library in sorted((Path(folder) / "libs").glob(name)):
-                    ctypes.CDLL(str(library))
-    return found
+    return _library(f"polyprompt_openvino-{release}.so", f"built against openvino {release}")
 
 
 @cache
