@@ -16,8 +16,9 @@
 #include <immintrin.h>
 #endif
 
-// Numbers a vector, as many as the processor has at once: lists of lanes are written out.
-#if defined(__AVX512F__)
+// Numbers a vector, as many as the processor has at once: lists of lanes are written out. POLYPROMPT_EMULATED: everything
+// is laid out as for AVX-512 with bf16, and computed without, for tests on other processors.
+#if defined(__AVX512F__) || defined(POLYPROMPT_EMULATED)
 #define POLYPROMPT_LANES(of) \
     of(0), of(1), of(2), of(3), of(4), of(5), of(6), of(7), of(8), of(9), of(10), of(11), of(12), of(13), of(14), of(15)
 #elif defined(__AVX2__)
@@ -79,19 +80,30 @@ struct Float32 {
 struct BFloat16 {
     using Number = uint16_t;
     static Floats read(const Number* from) { return bits(widened(load<Shorts>(from)) << 16); }
-#if defined(__AVX512BF16__)
+#if defined(__AVX512BF16__) || defined(POLYPROMPT_EMULATED)
     using Product = BFloat16;
     static constexpr int64_t PAIR = 2;
     static constexpr bool CONVERTED = false;
+    // Two rows of numbers as a row of units.
+    static Units pairs(Floats first, Floats second) { return rounded(first) | rounded(second) << 16; }
+#if defined(__AVX512BF16__)
+    static Units rounded(Floats numbers) {
+        return (Units)_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)numbers));
+    }
     static void write(Number* to, Floats numbers) { store(to, (__m256i)_mm512_cvtneps_pbh((__m512)numbers)); }
     static Floats dot(Floats sum, uint32_t left, Units right) {
         return (Floats)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(int(left)), (__m512bh)right);
     }
-    // Two rows of numbers as a row of units.
-    static Units pairs(Floats first, Floats second) {
-        auto half = [](Floats wide) { return _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)wide)); };
-        return (Units)_mm512_or_si512(half(first), _mm512_slli_epi32(half(second), 16));
+#else
+    static Units rounded(Floats numbers) { return rounded16(numbers); }
+    static void write(Number* to, Floats numbers) { store(to, __builtin_convertvector(rounded16(numbers), Shorts)); }
+    static Floats dot(Floats sum, uint32_t left, Units right) {
+        const uint32_t halves[2] = {left << 16, left & 0xffff0000u};
+        float numbers[2];
+        std::memcpy(numbers, halves, 8);
+        return sum + numbers[0] * bits(right << 16) + numbers[1] * bits(right & 0xffff0000u);
     }
+#endif
 #else
     using Product = Float32;
     static constexpr int64_t PAIR = 1;
@@ -196,7 +208,7 @@ inline void panel(int64_t m, Left a, const uint32_t* b, int64_t ldb, int64_t dep
 template <class Kind>
 void product(
     int64_t m, int64_t n, int64_t depth, Left a, const uint32_t* b, int64_t ldb, float* c, int64_t ldc, bool add) {
-#if defined(__AVX512F__) || defined(__aarch64__)
+#if defined(__AVX512F__) || defined(__aarch64__) || defined(POLYPROMPT_EMULATED)
     constexpr int QUADS = 6, TWOS = 12, ONES = 14;
 #else
     constexpr int QUADS = 0, TWOS = 6, ONES = 12;
