@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from benchmarks.records import Split
 
@@ -22,6 +22,10 @@ class Kind(StrEnum):
     TAGGING = "tagging"
     SPAN = "span"
     RETRIEVAL = "retrieval"
+
+
+Decoding = Literal["greedy", "viterbi"]
+"""How the tags of a sentence are chosen."""
 
 
 class TaskCard(BaseModel):
@@ -41,6 +45,8 @@ class TaskCard(BaseModel):
         no_answer: span extraction, retrieval: some rows have no answer (SQuAD 2.0, BUCC), so "" may be predicted.
         head: name of the task whose head, and so whose training, answers this one too (MNLI for GLUE's diagnostic set);
             empty: its own. Labels are then the same.
+        decoding: tagging: how tags are chosen. "greedy": the best of each word, as the reference code has it;
+            "viterbi": the best sequence of BIO or IOBES tags that can be, see `harness.viterbi`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,6 +62,7 @@ class TaskCard(BaseModel):
     stride: int = 32
     no_answer: bool = False
     head: str = ""
+    decoding: Decoding = Field(default="greedy", exclude_if=lambda decoding: decoding == "greedy")
 
     @property
     def answered_by(self) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from benchmarks.own.python import refuse_python
 from benchmarks.records import Example
 from benchmarks.registry import find_task, own_suites
 from benchmarks.results import Manifest, read_model, write_model
-from benchmarks.task import Task, TaskCard
+from benchmarks.task import Decoding, Task, TaskCard
 from exporters.bundle import CARD, BundleCard, Form, Retuning, VocabularyReport, complete_or_absent, write_bundle
 from exporters.calibrate import calibrate
 from exporters.comparison import ATOL, MAX_DROP, ROWS, add_options, exact_in, rows_in
@@ -49,6 +50,7 @@ from harness.heads import HeadKind
 from harness.model import PromptedModel
 from harness.screen import Screen
 from harness.store import load_run
+from harness.viterbi import decoded
 
 LAYOUTS = {"bundle": "export", "transformers": "transformers"}
 """Of `--layout`: its folder in a run."""
@@ -70,6 +72,7 @@ def export(
     screen: Screen | None = None,
     retune: int | None = None,
     copy_weights: bool = False,
+    decoding: Decoding | None = None,
 ) -> BundleCard:
     """Write the bundle of a run.
 
@@ -86,6 +89,7 @@ def export(
         screen: hears of engines that do not agree.
         retune: steps in which prompts and heads are adapted to the precision, see `exporters.retune`; None: none.
         copy_weights: the bundle has a file of weights of its own, not a link to that of other bundles.
+        decoding: how tags are chosen, see `harness.viterbi.decoded`; None: as in the run.
 
     Raises:
         PolypromptError: the run cannot be read or exported, its data is gone, or the outputs differ; `out` is
@@ -94,6 +98,8 @@ def export(
     rows = rows or rows_in(precision)
     screen = screen or Screen()
     manifest, config, model, samples, vocabulary = _open(run, rows, task_files, keep)
+    if decoding is not None:
+        manifest = manifest.model_copy(update={"tasks": decoded(manifest.tasks, decoding)})
     whole, fed, retuning = graph_of(model), model, None
     if retune is not None:
         fed, retuning = retuned(model, whole, precision, retune, config, manifest, samples, screen)
@@ -451,6 +457,12 @@ def main() -> int:
         help="trimming: dev rows of each task and language that are scored before and after (default: %(default)s)",
     )
     parser.add_argument(
+        "--decode",
+        choices=get_args(Decoding),
+        help="of a bundle: how tags are chosen: greedy (the best of each word), viterbi (the best sequence of BIO or "
+        "IOBES tags that can be); default: as in the run",
+    )
+    parser.add_argument(
         "--copy-weights",
         action="store_true",
         help="of a bundle: a backbone.bin of its own, which Python's onnx reads too, not a link to that of others",
@@ -472,6 +484,8 @@ def main() -> int:
             raise PolypromptError("--retune: of bundles alone; leave --layout away")
         if options.copy_weights:
             raise PolypromptError("--copy-weights: of bundles alone; leave --layout away")
+        if options.decode is not None:
+            raise PolypromptError(f"--decode {options.decode}: of bundles alone; leave --layout away")
         if options.form != parser.get_default("form"):
             raise PolypromptError(f"--form {options.form}: of bundles alone; leave --layout away")
         folders = export_folders(options.run, out, options.atol, options.rows or ROWS, options.task_file, keep)
@@ -490,6 +504,7 @@ def main() -> int:
         options.max_drop,
         retune=options.retune,
         copy_weights=options.copy_weights,
+        decoding=options.decode,
     )
     print(card.model_dump_json(indent=2) if options.json else _report(card, out, time.perf_counter() - start))
     return 0

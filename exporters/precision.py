@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cache, partial
+from importlib import import_module
+from threading import Lock
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from benchmarks.errors import PolypromptError
 from exporters.graph import Graph
-from exporters.tensors import TensorFile
+from exporters.tensors import Made, TensorFile
 
 Floats = NDArray[np.float32]
 
@@ -34,6 +38,20 @@ class Precision(StrEnum):
 
 BLOCK = 32
 """Neighbouring weights that share a scale in int4."""
+
+TRIED = np.arange(1.0, 0.7, -0.05, np.float32)
+"""Scales of int4 that are tried: parts of the one by which the largest value of a block fits."""
+
+TOGETHER = 256
+"""Rows of int4 that numpy quantises at once: few enough for the processor's caches."""
+
+ROWS = 1024
+"""Rows of a tensor that are made at once when it is written."""
+
+PACKING = 1
+"""Interface of the compiled part that is called here."""
+
+Shape = tuple[int, ...]
 
 LARGE = 1 << 14
 """Values of the smallest table of embeddings that is quantised: types of pieces are a few rows, and stay."""
@@ -78,22 +96,79 @@ def quantise_blocks(rows: Floats) -> Quantised:
     Each block gets the scale, of a few near that of its largest value, with which the sum of squared errors is least.
 
     Args:
-        rows: [outer, inner].
+        rows: [outer, inner], finite.
     """
     outer, inner = rows.shape
-    blocks = np.pad(rows, ((0, 0), (0, -inner % BLOCK))).reshape(outer, -1, BLOCK)
+    if inner % BLOCK:
+        rows = np.pad(rows, ((0, 0), (0, -inner % BLOCK)))
+    blocks = np.ascontiguousarray(rows, np.float32).reshape(outer, -(-inner // BLOCK), BLOCK)
+    values, scales = np.empty(blocks.shape, np.uint8), np.empty(blocks.shape[:2], np.float32)
+    native = compiled()
+    for start in range(0, outer, TOGETHER) if native is None else ():
+        part = slice(start, start + TOGETHER)
+        values[part], scales[part] = blocks_by_numpy(blocks[part])
+    if native is not None:
+        native.quantise_blocks(blocks, TRIED, values, scales)
+    return Quantised(values, scales, middle=8)
+
+
+def blocks_by_numpy(blocks: Floats) -> tuple[NDArray[np.uint8], Floats]:
+    """Values and scales of `quantise_blocks` without the compiled part, of blocks [outer, blocks, `BLOCK`]."""
     largest = np.take_along_axis(blocks, np.abs(blocks).argmax(2)[..., None], 2)[..., 0]
     best = np.full(largest.shape, np.inf, np.float32)
     values, scales = np.full(blocks.shape, 8, np.uint8), np.ones_like(largest)
-    for part in np.arange(1.0, 0.7, -0.05, np.float32):
+    for part in TRIED:
         tried = largest * part / -8  # the largest value becomes -8, the integer that has no opposite
         tried[tried == 0] = 1
         whole = np.clip(np.rint(blocks / tried[..., None]), -8, 7)
-        error = np.square(whole * tried[..., None] - blocks).sum(2)
-        better = error < best
-        best[better], scales[better] = error[better], tried[better]
+        squares = np.square(whole * tried[..., None] - blocks).reshape(*largest.shape, 4, 8)
+        error = squares[..., 0, :] + squares[..., 1, :] + squares[..., 2, :] + squares[..., 3, :]
+        while error.shape[-1] > 1:  # in this order, which the compiled part has too
+            error = error[..., ::2] + error[..., 1::2]
+        better = error[..., 0] < best
+        best[better], scales[better] = error[..., 0][better], tried[better]
         values[better] = (whole[better] + 8).astype(np.uint8)
-    return Quantised(values, scales, middle=8)
+    return values, scales
+
+
+@cache
+def compiled() -> ModuleType | None:
+    """The compiled part; None where it was not built, or with another version of this file."""
+    try:
+        found = import_module("polyprompt_native")
+    except ImportError:
+        return None
+    return found if getattr(found, "PACKING", None) == PACKING else None
+
+
+class _Part:
+    """A few rows that are quantised when they are written; their scales, which come behind all values, are kept."""
+
+    def __init__(self, make: Callable[[], tuple[NDArray[Any], NDArray[Any]]]) -> None:
+        self._make, self._scales, self._making = make, np.zeros(0), Lock()
+
+    def values(self) -> NDArray[Any]:
+        with self._making:
+            values, self._scales = self._make()
+        return values
+
+    def scales(self) -> NDArray[Any]:
+        with self._making:
+            return self._scales if len(self._scales) else self._make()[1]
+
+
+def _parts_of(rows: int, make: Callable[[slice], tuple[NDArray[Any], NDArray[Any]]]) -> list[_Part]:
+    return [_Part(partial(make, slice(start, start + ROWS))) for start in range(0, rows, ROWS)]
+
+
+def _made(
+    parts: Sequence[_Part], values: tuple[Shape, DTypeLike], scales: tuple[Shape, DTypeLike]
+) -> tuple[Made, Made]:
+    """Tensors of values and of scales, by their shapes and types."""
+    return (
+        Made(values[0], np.dtype(values[1]), [part.values for part in parts]),
+        Made(scales[0], np.dtype(scales[1]), [part.scales for part in parts]),
+    )
 
 
 def _scales(largest: Floats) -> Floats:
@@ -214,7 +289,7 @@ class _Rewriter:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.frozen = graph.backbone.tensors
+        self.frozen = {name: array for name, array in graph.backbone.tensors.items() if not isinstance(array, Made)}
         self.file = TensorFile(graph.backbone.name)
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, TensorProto] = {}
@@ -260,7 +335,7 @@ class _Rewriter:
                 self.initializers[name] = self.inside[name]
         self.nodes.append(node)
 
-    def tensor(self, name: str, array: NDArray[Any]) -> str:
+    def tensor(self, name: str, array: NDArray[Any] | Made) -> str:
         if name not in self.initializers:
             self.initializers[name] = self.file.add(name, array)
         return name
@@ -299,9 +374,15 @@ class _Int8(_Rewriter):
 
     def linear(self, states: str, weight: str, result: str) -> None:
         if f"{weight}.int8" not in self.initializers:
-            found = quantise_columns(self.frozen[weight])
-            self.tensor(f"{weight}.int8", found.values)
-            self.tensor(f"{weight}.scales", found.scales)
+            array = self.frozen[weight]
+
+            def make(array: Floats = array) -> tuple[NDArray[Any], Floats]:
+                found = quantise_columns(array)
+                return found.values, found.scales
+
+            values, scales = _made([_Part(make)], (array.shape, np.int8), (array.shape[1:], np.float32))
+            self.tensor(f"{weight}.int8", values)
+            self.tensor(f"{weight}.scales", scales)
         if states not in self.states:
             self.states[states] = [f"{states}.uint8", f"{states}.uint8.scale", f"{states}.uint8.zero"]
             self.node("DynamicQuantizeLinear", [states], self.states[states])
@@ -313,9 +394,16 @@ class _Int8(_Rewriter):
         self.node("Mul", [product, scales], result)
 
     def rows(self, table: str, places: str, result: str) -> None:
-        found = quantise_rows(self.frozen[table])
-        values = self.node("Gather", [self.tensor(f"{table}.int8", found.values), places], f"{result}.int8")
-        scales = self.node("Gather", [self.tensor(f"{table}.scales", found.scales), places], f"{result}.scales")
+        array = self.frozen[table]
+
+        def make(rows: slice) -> tuple[NDArray[Any], Floats]:
+            found = quantise_rows(array[rows])
+            return found.values, found.scales
+
+        size = len(array)
+        whole, each = _made(_parts_of(size, make), (array.shape, np.int8), ((size, 1), np.float32))
+        values = self.node("Gather", [self.tensor(f"{table}.int8", whole), places], f"{result}.int8")
+        scales = self.node("Gather", [self.tensor(f"{table}.scales", each), places], f"{result}.scales")
         self.node("Mul", [self.node("Cast", [values], f"{result}.float", to=TensorProto.FLOAT), scales], result)
 
 
@@ -323,22 +411,35 @@ class _Int4(_Rewriter):
     def linear(self, states: str, weight: str, result: str) -> None:
         inner, outer = self.frozen[weight].shape
         if f"{weight}.int4" not in self.initializers:
-            found = quantise_blocks(np.ascontiguousarray(self.frozen[weight].T))
-            self.tensor(f"{weight}.int4", found.values[..., ::2] | found.values[..., 1::2] << 4)
-            self.tensor(f"{weight}.scales", found.scales)
+            rows, blocks = self.frozen[weight].T, -(-inner // BLOCK)
+
+            def make(part: slice, rows: Floats = rows) -> tuple[NDArray[Any], Floats]:
+                found = quantise_blocks(rows[part])
+                return found.values[..., ::2] | found.values[..., 1::2] << 4, found.scales
+
+            shape = outer, blocks, BLOCK // 2
+            values, scales = _made(_parts_of(outer, make), (shape, np.uint8), ((outer, blocks), np.float32))
+            self.tensor(f"{weight}.int4", values)
+            self.tensor(f"{weight}.scales", scales)
         inputs = [states, f"{weight}.int4", f"{weight}.scales"]
         self.contrib = True
         self.node("MatMulNBits", inputs, result, CONTRIB, K=inner, N=outer, bits=4, block_size=BLOCK)
 
     def rows(self, table: str, places: str, result: str) -> None:
         """No operator for it is common to all runtimes, so standard ones take the halves of each byte apart."""
-        width = self.frozen[table].shape[1]
+        array = self.frozen[table]
+        size, width = array.shape
         if width % BLOCK:
             raise PolypromptError(f"--precision int4: embeddings of {width} values are not whole blocks of {BLOCK}")
-        found = quantise_blocks(self.frozen[table])
-        flat = found.values.reshape(len(found.values), 2, -1)  # a byte holds a value of each half of the row
-        packed = self.tensor(f"{table}.int4", flat[:, 0] | flat[:, 1] << 4)
-        scales = self.tensor(f"{table}.scales", found.scales.astype(np.float16))
+
+        def make(rows: slice) -> tuple[NDArray[Any], NDArray[np.float16]]:
+            found = quantise_blocks(array[rows])
+            flat = found.values.reshape(len(found.values), 2, -1)  # a byte holds a value of each half of the row
+            return flat[:, 0] | flat[:, 1] << 4, found.scales.astype(np.float16)
+
+        of_values, of_scales = ((size, width // 2), np.uint8), ((size, width // BLOCK), np.float16)
+        whole, each = _made(_parts_of(size, make), of_values, of_scales)
+        packed, scales = self.tensor(f"{table}.int4", whole), self.tensor(f"{table}.scales", each)
         pairs = self.node("Gather", [packed, places], f"{result}.pairs")
         low = self.node("BitwiseAnd", [pairs, self.constant("uint8:15", np.array(15, np.uint8))], f"{result}.low")
         high = self.node("BitwiseAnd", [pairs, self.constant("uint8:240", np.array(240, np.uint8))], f"{result}.high")
@@ -355,6 +456,16 @@ class _Int4(_Rewriter):
         scale = self.node("Unsqueeze", [scale, self.constant("int64:last", np.array([-1]))], f"{result}.scales.block")
         product = self.node("Mul", [whole, scale], f"{result}.product")
         self.node("Reshape", [product, self.constant(f"{table}.width", np.array([0, 0, width]))], result)
+
+
+def _halved(array: Floats) -> Made:
+    """In fp16."""
+
+    def make(rows: slice) -> NDArray[np.float16]:
+        return array[rows].astype(np.float16)
+
+    parts = [partial(make, slice(start, start + ROWS)) for start in range(0, len(array), ROWS)]
+    return Made(array.shape, np.dtype(np.float16), parts)
 
 
 class _Half(_Rewriter):
@@ -383,7 +494,7 @@ class _Half(_Rewriter):
         new.CopyFrom(node)
         for place, name in enumerate(node.input):
             if name in weights:
-                self.tensor(name, self.frozen[name].astype(np.float16))
+                self.tensor(name, _halved(self.frozen[name]))
             elif name in self.inside and half and self.inside[name].data_type == TensorProto.FLOAT:
                 array = numpy_helper.to_array(self.inside[name]).astype(np.float16)
                 new.input[place] = self.constant(f"{name}.half", array)

@@ -6,7 +6,6 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,7 +37,7 @@ from exporters.bundle import (
 )
 from exporters.bundle import Form as BundleForm
 from exporters.engines import AUTO, ENGINES, Engine, EngineCard, has_operator, installed, open_engine
-from harness.decode import decode, locate
+from harness.decode import answers, decode, locate
 from harness.features import Feature, TextEncoder, pad
 
 Floats = NDArray[np.float32]
@@ -358,17 +357,20 @@ class Session:
                 decode(card, [example], [replace(feature, example=0)], [output], vectors[example.choices])[0]
                 for example, feature, output in zip(examples, features, outputs, strict=True)
             ]
+        elif card.kind is Kind.SPAN:
+            located = locate(card, features, outputs)
+            predictions = answers(card, examples, located)
         else:
             predictions = decode(card, examples, features, outputs)
         if threshold is not None:
             predictions = with_threshold(card, predictions, threshold)
         if card.kind is not Kind.SPAN:
             return [Answer(prediction) for prediction in predictions]
-        rows = groupby(zip(features, outputs, strict=True), key=lambda row: row[0].example)
-        spans = [locate(card, list(group))[0] for _, group in rows]
         return [
-            Answer(prediction, _stripped(example.text_pair or "", span) if span and prediction.value else None)
-            for example, prediction, span in zip(examples, predictions, spans, strict=True)
+            Answer(
+                prediction, _stripped(example.text_pair or "", found.span) if found.span and prediction.value else None
+            )
+            for example, prediction, found in zip(examples, predictions, located, strict=True)
         ]
 
     def card(self, name: str) -> TaskCard:

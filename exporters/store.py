@@ -6,9 +6,11 @@ import hashlib
 import os
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
 from benchmarks import cache
 from benchmarks.files import sha256, write_atomic
@@ -72,21 +74,40 @@ def put(tensors: TensorFile, folder: Path, beside: Iterable[Path] | None = ()) -
     Returns:
         The SHA-256, in hexadecimal.
     """
-    content = hashlib.sha256()
-    for part in tensors.content():
-        content.update(part)
-    digest, target = content.hexdigest(), folder / tensors.name
-    for there in () if beside is None else (*_places(digest), *beside):
-        with suppress(OSError):  # it is gone; another disk, or one without links
-            status = there.stat()
-            same = status.st_size == tensors.bytes and not status.st_mode & WRITABLE
-            if same and known_sha256(there) == digest:
-                os.link(there, target)
-                return digest
-    write_atomic(target, tensors.write)
-    if beside is not None:
-        target.chmod(0o444)
-    return digest
+    content, target = hashlib.sha256(), folder / tensors.name
+
+    def write(file: BinaryIO) -> None:
+        # What makes the content may take longer than to hash and write it, so all of it happens once and together.
+        with ThreadPoolExecutor(1) as pool:
+            for part in tensors.content():
+                hashed = pool.submit(content.update, part)
+                file.write(part)
+                hashed.result()
+        for there in () if beside is None else (*_places(content.hexdigest()), *beside):
+            if _linked(there, target, tensors.bytes, content.hexdigest()):
+                raise _ThereAlready
+
+    try:
+        write_atomic(target, write)
+        if beside is not None:
+            target.chmod(0o444)
+    except _ThereAlready:
+        pass
+    return content.hexdigest()
+
+
+class _ThereAlready(Exception):
+    """The file need not be written."""
+
+
+def _linked(there: Path, target: Path, size: int, digest: str) -> bool:
+    """Link to a file if it has this content."""
+    with suppress(OSError):  # it is gone; another disk, or one without links
+        status = there.stat()
+        if status.st_size == size and not status.st_mode & WRITABLE and known_sha256(there) == digest:
+            os.link(there, target)
+            return True
+    return False
 
 
 def remember(path: Path, digest: str) -> None:

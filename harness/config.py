@@ -23,6 +23,7 @@ from pydantic_core import PydanticCustomError
 
 from benchmarks.errors import PolypromptError
 from benchmarks.files import sha256, write_atomic
+from benchmarks.task import Decoding
 from harness.heads import HeadKind, Pooling
 from harness.held_out import Selection
 from harness.methods import PromptOf, find_method
@@ -81,6 +82,8 @@ class RunConfig(BaseModel):
         max_train, max_eval: at most so many examples a task and language, drawn by a fixed seed; None: all.
         precision: "auto" is bf16 autocast where the processor computes in bf16, else fp32.
         engine: what computes a frozen encoder: "own" (`harness.encoder`) or "transformers", which is slower.
+        decode: how tasks of tagging choose their tags, see `TaskCard.decoding`; "viterbi" is for those of BIO or IOBES
+            tags, others go on as they are.
         inference: what computes a frozen encoder where nothing is trained through it, evaluation and trunk: "own", the
             name of another engine, or "auto": the fastest one, see `harness.engines`.
         seed: of initialisation, order and dropout.
@@ -140,6 +143,7 @@ class RunConfig(BaseModel):
     max_eval: Positive | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     engine: Literal["own", "transformers"] = "own"
+    decode: Decoding = "greedy"
     inference: str = "auto"
     seed: Annotated[int, Field(ge=0)] = 0
     data_dir: Path | None = None
@@ -179,6 +183,8 @@ class RunConfig(BaseModel):
             where.add("tokens_per_batch")
         if self.inference == "auto":
             where.add("inference")
+        if self.decode == "greedy":
+            where.add("decode")
         text = json.dumps(self.model_dump(mode="json", exclude=where), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 

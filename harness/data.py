@@ -17,6 +17,7 @@ from benchmarks.registry import find_suite, find_task, own_suites
 from benchmarks.task import Kind, Suite, Task
 from harness.config import ALL, RunConfig
 from harness.held_out import Selection, few_shot, hold_out
+from harness.viterbi import decoded
 
 _SUBSET_SEED = 20211014
 """Of `--max-train` and `--max-eval`: the same rows in every run, whatever its own seed, so that runs compare."""
@@ -99,9 +100,10 @@ def chosen_tasks(config: RunConfig) -> list[Task]:
             raise PolypromptError(
                 f"--label-words {name}: no chosen task of labels; there are {', '.join(able) or 'none'}"
             )
-    if config.max_length is None:
-        return tasks
-    return [replace(task, card=task.card.model_copy(update={"max_length": config.max_length})) for task in tasks]
+    cards = decoded([task.card for task in tasks], config.decode)
+    if config.max_length is not None:
+        cards = [card.model_copy(update={"max_length": config.max_length}) for card in cards]
+    return [replace(task, card=card) for task, card in zip(tasks, cards, strict=True)]
 
 
 def train_languages(config: RunConfig, task: Task) -> tuple[str, ...]:

@@ -2,23 +2,49 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from dataclasses import dataclass
+from itertools import groupby, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.records import PLACEHOLDER, Example, Prediction
+from benchmarks.records import PLACEHOLDER, Example, Prediction, Value
 from benchmarks.task import Kind, TaskCard
 from harness.features import Feature
+from harness.spans import FAR, best_spans
+from harness.viterbi import best, constraints_of
 
 Floats = NDArray[np.float32]
 
 RETRIEVED_TOGETHER = 64
 """Vectors that are compared with all candidates at once: one product a block, in bounded memory."""
 
-MAX_ANSWER_PIECES = 30
-"""Longest answer, as in the SQuAD script of BERT (run_squad.py, `max_answer_length`)."""
+ROWS_TOGETHER = 4096
+"""Rows of tagging that are decoded at once: bounds the memory where tags are many."""
+
+Found = tuple[Value, tuple[float, ...]]
+"""What is predicted, and its scores."""
+
+Group = Sequence[tuple[Feature, Floats]]
+"""Rows of one example with their outputs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """The best answer of an example of span extraction.
+
+    Attributes:
+        span: begin and end in characters of the context; None: the context is empty.
+        probability: among all spans and, where it is allowed, "no answer".
+        difference: score of "no answer" minus that of the best answer.
+    """
+
+    span: tuple[int, int] | None
+    probability: float
+    difference: float
 
 
 def decode(
@@ -45,34 +71,61 @@ def decode(
         Predictions with gold values copied from the examples. "No answer" is given where it scores higher than the best
         answer, and never in retrieval; see `benchmarks.thresholds` for other limits.
     """
+    groups = list(_by_example(list(zip(features, outputs, strict=True))))
+    asked = [examples[index] for index, _ in groups]
+    if card.kind is Kind.SPAN:
+        return answers(card, asked, locate(card, features, outputs))
+    if card.kind is Kind.CLASSIFICATION:
+        logits = np.array([group[0][1] for _, group in groups], np.float32).reshape(len(groups), -1)
+        found = _labels(card, logits)
+    elif card.kind is Kind.REGRESSION:
+        found = [(float(group[0][1][0]), ()) for _, group in groups]
+    elif card.kind is Kind.CHOICE:
+        found = [_choice(example, group) for example, (_, group) in zip(asked, groups, strict=True)]
+    elif card.kind is Kind.TAGGING:
+        found = _tags(card, asked, [group for _, group in groups])
+    else:
+        found = _retrieved(outputs, candidates, candidate_ids)
+    return [
+        Prediction(example.id, value, example.gold, scores, value if card.no_answer else None, example.group)
+        for example, (value, scores) in zip(asked, found, strict=True)
+    ]
+
+
+def answers(card: TaskCard, examples: Sequence[Example], located: Sequence[Located]) -> list[Prediction]:
+    """Predictions of span extraction, by what was located in each example."""
     predictions = []
-    rows = list(zip(features, outputs, strict=True))
-    found = _nearest(outputs, candidates) if card.kind is Kind.RETRIEVAL else []
-    for index, group in _by_example(rows):
-        example, best = examples[index], None
-        if card.kind is Kind.CLASSIFICATION:
-            probabilities = softmax(group[0][1])
-            value, scores = card.labels[int(probabilities.argmax())], tuple(probabilities.tolist())
-        elif card.kind is Kind.REGRESSION:
-            value, scores = float(group[0][1][0]), ()
-        elif card.kind is Kind.CHOICE:
-            probabilities = softmax(np.array([output[0] for _, output in group]))
-            place, scores = int(probabilities.argmax()), tuple(probabilities.tolist())
-            # accepted choices are texts in a cloze, which an unlabelled row shows by its placeholder alone
-            texts = example.answers is not None or PLACEHOLDER in (example.text_pair or "")
-            value = example.choices[place] if texts else str(place)
-        elif card.kind is Kind.TAGGING:
-            value, scores = _tags(card, example, group)
-        elif card.kind is Kind.SPAN:
-            value, best, scores = _answer(card, example, group)
-        else:
-            nearest, cosine, count = found[len(predictions)]
-            value = candidate_ids[nearest] if candidate_ids else str(nearest)
-            best, scores = value, (cosine, float(count))
-        if not card.no_answer:
-            best = None
-        predictions.append(Prediction(example.id, value, example.gold, scores, best, example.group))
+    for example, found in zip(examples, located, strict=True):
+        span, context = found.span, example.text_pair
+        text = "" if span is None or context is None else context[span[0] : span[1]].strip()
+        value = "" if card.no_answer and found.difference > 0 else text
+        scores = found.probability, found.difference
+        predictions.append(
+            Prediction(example.id, value, example.gold, scores, text if card.no_answer else None, example.group)
+        )
     return predictions
+
+
+def _labels(card: TaskCard, logits: Floats) -> list[Found]:
+    """Of classification, by logits [examples, labels]."""
+    probabilities = softmax(logits)
+    places = probabilities.argmax(-1).tolist() if len(logits) else []
+    return [(card.labels[place], tuple(row)) for place, row in zip(places, probabilities.tolist(), strict=True)]
+
+
+def _choice(example: Example, group: Group) -> Found:
+    probabilities = softmax(np.array([output[0] for _, output in group]))
+    place = int(probabilities.argmax())
+    # accepted choices are texts in a cloze, which an unlabelled row shows by its placeholder alone
+    texts = example.answers is not None or PLACEHOLDER in (example.text_pair or "")
+    return example.choices[place] if texts else str(place), tuple(probabilities.tolist())
+
+
+def _retrieved(outputs: Sequence[Floats], candidates: Floats | None, ids: Sequence[str]) -> list[Found]:
+    return [
+        (ids[nearest] if ids else str(nearest), (cosine, float(count)))
+        for nearest, cosine, count in _nearest(outputs, candidates)
+    ]
 
 
 def _nearest(outputs: Sequence[Floats], candidates: Floats | None) -> list[tuple[int, float, int]]:
@@ -95,61 +148,78 @@ def softmax(logits: Floats) -> Floats:
     return result
 
 
-def locate(card: TaskCard, group: Sequence[tuple[Feature, Floats]]) -> tuple[tuple[int, int] | None, float, float]:
-    """The best answer over all windows of one example of span extraction.
+def locate(card: TaskCard, features: Sequence[Feature], outputs: Sequence[Floats]) -> list[Located]:
+    """The best answer of each example of span extraction, over all of its windows.
 
-    Every span of up to `MAX_ANSWER_PIECES` pieces is considered. "No answer" is worth what the first piece gets in the
-    window where that is least (as run_squad.py does: one window may lack an answer that another one has).
+    Every span of up to `harness.spans.MAX_ANSWER_PIECES` pieces is considered; of equal ones it is the first window's,
+    there the shortest, and of those the first. "No answer" is worth what the first piece gets in the window where that
+    is least (as run_squad.py does: one window may lack an answer that another one has).
 
     Args:
         card: tells whether "no answer" is allowed.
-        group: windows of the example with their logits [seq, 2].
+        features: windows. outputs: their logits of begin and end, [seq, 2].
 
-    Returns:
-        Begin and end in characters of the context (None: the context is empty), probability among all spans and, where
-        it is allowed, "no answer"; and the score of "no answer" minus that of the best answer.
+    Raises:
+        PolypromptError: a logit is not a number, or plus infinity.
     """
-    best, best_score, where = None, -np.inf, (0, 0)
-    all_scores: list[Floats] = []
-    no_answer = min(float(output[0].sum()) for _, output in group)
-    for feature, output in group:
-        assert feature.spans is not None
-        inside = np.flatnonzero(feature.spans[:, 0] >= 0)
-        if not len(inside):
+    context = [_context(feature) for feature in features]
+    spans = best_spans([output[inside] for inside, output in zip(context, outputs, strict=True)])
+    located = []
+    for _, rows in groupby(range(len(features)), key=lambda row: features[row].example):
+        windows = list(rows)
+        no_answer = min(float(outputs[row][0].sum()) for row in windows)
+        best = max(
+            (row for row in windows if len(spans[row].scores)), key=lambda row: spans[row].scores[0], default=None
+        )
+        if best is None:
+            located.append(Located(None, 0.0, np.inf))
             continue
-        begin, end = output[inside, 0], output[inside, 1]
-        for more in range(min(MAX_ANSWER_PIECES, len(inside))):
-            scores = begin[: len(begin) - more] + end[more:]
-            all_scores.append(scores)
-            top = int(scores.argmax())
-            if scores[top] > best_score:
-                best_score, best, where = float(scores[top]), feature, (inside[top], inside[top + more])
-    if best is None or best.spans is None:
-        return None, 0.0, np.inf
-    rivals = np.concatenate([*all_scores, np.array([no_answer] if card.no_answer else [], np.float32)])
-    probability = float(1 / np.exp(rivals.astype(np.float64) - best_score).sum())
-    return (int(best.spans[where[0], 0]), int(best.spans[where[1], 1])), probability, no_answer - best_score
+        found, most = spans[best], float(spans[best].scores[0])
+        rivals = sum(spans[row].total * math.exp(spans[row].scores[0] - most) for row in windows if spans[row].total)
+        if card.no_answer:
+            rivals += math.exp(min(no_answer - most, FAR))
+        pieces, at = features[best].spans, np.flatnonzero(context[best])
+        assert pieces is not None
+        span = int(pieces[at[found.begins[0]], 0]), int(pieces[at[found.ends[0]], 1])
+        located.append(Located(span, 1 / rivals, no_answer - most))
+    return located
 
 
-def _answer(
-    card: TaskCard, example: Example, group: Sequence[tuple[Feature, Floats]]
-) -> tuple[str, str, tuple[float, ...]]:
-    span, probability, difference = locate(card, group)
-    text = "" if span is None or example.text_pair is None else example.text_pair[span[0] : span[1]].strip()
-    return "" if card.no_answer and difference > 0 else text, text, (probability, difference)
+def _context(feature: Feature) -> NDArray[np.bool_]:
+    assert feature.spans is not None
+    inside: NDArray[np.bool_] = feature.spans[:, 0] >= 0
+    return inside
 
 
-def _tags(
-    card: TaskCard, example: Example, group: Sequence[tuple[Feature, Floats]]
-) -> tuple[tuple[str, ...], tuple[float, ...]]:
+def _tags(card: TaskCard, examples: Sequence[Example], groups: Sequence[Group]) -> list[Found]:
+    found: list[Found] = []
+    start = 0
+    while start < len(groups):
+        stop = start + ROWS_TOGETHER
+        found += _tags_together(card, examples[start:stop], groups[start:stop])
+        start = stop
+    return found
+
+
+def _tags_together(card: TaskCard, examples: Sequence[Example], groups: Sequence[Group]) -> list[Found]:
+    starts = np.cumsum([0, *(len(example.tokens) for example in examples)])
     # A word of which the tokenizer keeps nothing (a control character) is read nowhere: it is outside of everything.
     blank = card.labels.index("O") if "O" in card.labels else 0
-    tags, scores = np.full(len(example.tokens), blank), np.zeros(len(example.tokens))
-    for feature, output in group:
-        probabilities = softmax(output[feature.positions])
-        tags[feature.words] = probabilities.argmax(-1)
-        scores[feature.words] = probabilities.max(-1)
-    return tuple(card.labels[tag] for tag in tags), tuple(scores.tolist())
+    logits = np.full((int(starts[-1]), len(card.labels)), -np.inf, np.float32)
+    logits[:, blank] = 0
+    read = np.zeros(len(logits), bool)
+    rows = [(start, row) for start, group in zip(starts.tolist(), groups, strict=False) for row in group]
+    words = np.concatenate([start + feature.words for start, (feature, _) in rows])  # type: ignore[operator]
+    logits[words] = np.concatenate([output[feature.positions] for _, (feature, output) in rows])
+    read[words] = True
+    probabilities = softmax(logits)
+    if card.decoding == "viterbi":
+        tags = best(logits, starts, constraints_of(card), os.cpu_count() or 1)
+    else:
+        tags = probabilities.argmax(-1)
+    scores = np.where(read, np.take_along_axis(probabilities, tags[:, None], 1)[:, 0], 0).tolist()
+    names = [card.labels[tag] for tag in tags.tolist()]
+    return [(tuple(names[begin:end]), tuple(scores[begin:end])) for begin, end in pairwise(starts.tolist())]
 
 
 def _by_example(

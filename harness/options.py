@@ -59,6 +59,8 @@ OPTIONS = {
     "inference": "what computes a frozen encoder where nothing is trained through it (evaluation, the cache of lower "
     "layers): own; openvino, with the extra `cpu`; auto: another one than own only where it is verified and clearly "
     "faster on rows of this run",
+    "decode": "how tags are chosen: greedy (the best of each word, as published numbers are), viterbi (the best "
+    "sequence of BIO or IOBES tags that can be)",
     "seed": "of initialisation, order and dropout",
     "data_dir": "folder with the official files; without it: the hub",
     "checkpoint_seconds": "time between checkpoints",

@@ -5,8 +5,9 @@ import pytest
 
 from benchmarks.records import Answer, Example
 from benchmarks.task import Kind, TaskCard
-from harness.decode import MAX_ANSWER_PIECES, decode
+from harness.decode import decode
 from harness.features import Feature
+from harness.spans import MAX_ANSWER_PIECES
 
 
 def row(example: int, length: int, **more: np.ndarray) -> Feature:

@@ -3,15 +3,18 @@
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from bundles import tiny_manifest
+from safetensors.torch import load_file, save_file
 from tiny import tiny_model, tiny_tokenizer
 
 import exporters.export
 from benchmarks.errors import PolypromptError
+from benchmarks.records import Example
 from benchmarks.registry import find_suite
 from benchmarks.results import write_model
 from exporters.bundle import BundleCard, open_bundle
@@ -19,6 +22,7 @@ from exporters.export import export, tensors_of
 from exporters.session import Session
 from harness.backbone import load_backbone
 from harness.config import RunConfig, save_config
+from harness.decode import decode
 from harness.model import PromptedModel
 from harness.placement import Placement
 from harness.sharing import PromptBank
@@ -73,6 +77,28 @@ def test_every_method_exports_and_answers(method: str, family: str, tmp_path: Pa
             assert part.languages in (["en", "de"], ["de"])
             assert part.score == (None if part.original is None else pytest.approx(part.original, abs=0.01))
     assert list(Session(run / "export").tasks.values()) == CARDS
+
+
+def test_a_bundle_decodes_as_asked(tmp_path: Path) -> None:
+    """Tags of random heads, of which few sequences can be."""
+    run = make_run(tmp_path, "linear-probe")
+    heads = load_file(run / "heads.safetensors")
+    save_file({name: torch.randn(head.shape) for name, head in heads.items()}, run / "heads.safetensors")
+    card = export(run, tmp_path / "out", rows=1, decoding="viterbi")
+    assert {task.card.name for task in card.tasks if task.card.decoding == "viterbi"} == {"demo-names"}
+    session = Session(tmp_path / "out")
+    examples = [Example(str(number), tokens=tuple("abcdefgh"[number:])) for number in range(6)]
+    encoded = session.run({("demo-names", ""): examples})["demo-names", ""]
+    [greedy] = [card for card in CARDS if card.name == "demo-names"]
+
+    def may_be(tags: Sequence[str]) -> bool:
+        pairs = zip(("O", *tags), tags, strict=False)
+        return all(tag[0] != "I" or before[2:] == tag[2:] for before, tag in pairs)
+
+    free = [found.value for found in decode(greedy, examples, encoded.features, encoded.outputs)]
+    bound = [found.value for found in session.predict("demo-names", examples)]
+    assert not all(map(may_be, free))
+    assert all(map(may_be, bound))
 
 
 def test_a_graph_that_differs_is_refused_and_the_old_bundle_stays(

@@ -8,6 +8,9 @@
 namespace nb = nanobind;
 using namespace polyprompt;
 
+void add_decoding(nb::module_& module);  // decode.cpp
+void add_packing(nb::module_& module);   // exporters/native/packing.cpp
+
 namespace {
 
 template <class Number>
@@ -51,6 +54,8 @@ Call made(
 }  // namespace
 
 NB_MODULE(polyprompt_native, module) {
+    add_decoding(module);
+    add_packing(module);
     module.attr("INTERFACE") = 1;  // harness/kernel.py knows which one it can call
 
     module.def(
