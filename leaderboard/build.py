@@ -11,11 +11,13 @@ from pathlib import Path
 
 from benchmarks.errors import PolypromptError, run_command
 from benchmarks.files import write_atomic
-from leaderboard.collect import collect, entries
-from leaderboard.site import render
+from benchmarks.schema import results_schema
+from leaderboard.board import Board, Standing
+from leaderboard.site import Site
+from leaderboard.tables import make_board
 
-COPIED = ("manifest.json", "results.json")
-"""Files of a run that the site carries as they are, so that a number can be followed to its source."""
+LISTED = "files.json"
+"""The file of a site that lists all others: what the next build no longer makes is removed."""
 
 
 @dataclass(frozen=True)
@@ -25,38 +27,86 @@ class Report:
     Attributes:
         page: the first page.
         runs: ids of the runs on it.
-        rows: of the board: configurations, their seeds joined.
+        rows: of the board: configurations, their seeds joined; without numbers that are quoted.
+        written: files that an earlier build had not left as they are now. removed: those that are no longer part of it.
         complaints: sentences on runs that were left out, and on numbers that do not agree with what a run says.
     """
 
     page: str
     runs: list[str]
     rows: int
+    written: int
+    removed: int
     complaints: list[str]
 
 
-def build(paths: Sequence[Path], out: Path) -> Report:
+def build(paths: Sequence[Path], out: Path, results: Sequence[Path] = (), data_dir: Path | None = None) -> Report:
     """Build the site.
 
     Args:
         paths: run folders, or folders that hold run folders.
         out: folder of the site; files of an earlier build are replaced.
+        results: files in the form of results.json, of results from elsewhere.
+        data_dir: folder of official data files: texts of examples are shown from it where their licence allows it.
 
     Raises:
         PolypromptError: no usable run, or the site would be written over the runs.
     """
-    complaints: list[str] = []
-    runs = collect(paths, complaints.append)
-    for run in runs:
-        if (out / "runs" / run.id).resolve() == run.folder:
+    board = make_board(paths, results)
+    for run in board.runs:
+        if (out / "runs" / run.id).resolve() == run.folder.resolve():
             raise PolypromptError(f"--out {out}: the pages would go into the run folder {run.folder}; name another")
-    rows = entries(runs, complaints.append)
-    for name, text in render(runs, rows).items():
-        write_atomic(out / name, text)
-    for run in runs:
-        for name in COPIED:
-            write_atomic(out / "runs" / run.id / name, (run.folder / name).read_bytes())
-    return Report(str(out / "index.html"), [run.id for run in runs], len(rows), complaints)
+    written, removed = write(board, out, data_dir)
+    rows = sum(row.standing is not Standing.QUOTED for row in board.rows.values())
+    runs = [run.id for run in board.runs]
+    return Report(str(out / "index.html"), runs, rows, written, removed, list(board.complaints))
+
+
+def write(board: Board, out: Path, data_dir: Path | None = None) -> tuple[int, int]:
+    """Write the files of a site that are not there yet or differ, and remove those that an earlier build left.
+
+    Returns:
+        How many were written, and removed.
+    """
+    names: list[str] = []
+    written = 0
+
+    def put(name: str, content: bytes) -> None:
+        nonlocal written
+        names.append(name)
+        path = out / name
+        if not (path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content):
+            write_atomic(path, content)
+            written += 1
+
+    for name, text in Site(board, data_dir).files():
+        put(name, text.encode("utf-8"))
+    put("results.schema.json", (json.dumps(results_schema(), indent=2) + "\n").encode())
+    for run in board.runs:
+        for name in run.files:
+            put(f"runs/{run.id}/{name}", (run.folder / name).read_bytes())
+    removed = _remove(out, set(names))
+    put(LISTED, (json.dumps(sorted(names), indent=0) + "\n").encode())
+    return written, removed
+
+
+def _remove(out: Path, kept: set[str]) -> int:
+    """Remove what the list of an earlier build names and this one did not make; nothing outside the folder."""
+    try:
+        before = json.loads((out / LISTED).read_bytes())
+    except (OSError, ValueError):
+        return 0
+    removed = 0
+    for name in before if isinstance(before, list) else []:
+        path = (out / str(name)).resolve()
+        if name not in kept and path.is_file() and path.is_relative_to(out.resolve()):
+            path.unlink()
+            removed += 1
+            for folder in path.parents:
+                if folder == out.resolve() or any(folder.iterdir()):
+                    break
+                folder.rmdir()
+    return removed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,9 +114,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m leaderboard.build", description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS", help="run folders, or folders that hold them")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the site")
+    parser.add_argument(
+        "--results", action="append", default=[], type=Path, metavar="FILE", help="results from elsewhere; repeatable"
+    )
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        metavar="DIR",
+        help="official data, to show texts of examples where a licence allows it",
+    )
     parser.add_argument("--json", action="store_true", help="say what was built as one JSON object")
     options = parser.parse_args(arguments)
-    report = build(options.runs, options.out)
+    report = build(options.runs, options.out, options.results, options.data_dir)
     for complaint in report.complaints:
         print(f"warning: {complaint}", file=sys.stderr)
     if options.json:

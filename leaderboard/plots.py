@@ -1,0 +1,290 @@
+"""Plots as SVG that stands in the page: drawn by Vega-Lite at build time, coloured by the page's style.
+
+Colours are names of CSS variables, so that a plot follows the page into the dark and onto paper, and marks differ in
+shape too. Pages have the same numbers in a table beside each plot.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import vl_convert
+from markupsafe import Markup
+
+_BASE = "https://vega.github.io/vega-datasets/"
+"""What Vega puts in front of a relative link."""
+
+_CONFIG = {
+    "background": None,
+    "font": "system-ui, sans-serif",
+    "view": {"stroke": None},
+    "axis": {
+        "labelColor": "var(--soft)",
+        "titleColor": "var(--soft)",
+        "gridColor": "var(--line)",
+        "domainColor": "var(--line)",
+        "tickColor": "var(--line)",
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+        "titlePadding": 8,
+    },
+    "legend": {
+        "labelColor": "var(--soft)",
+        "titleColor": "var(--soft)",
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+        "orient": "top",
+        "symbolSize": 70,
+        "columnPadding": 40,
+    },
+}
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A system in a plot of score against cost.
+
+    Attributes:
+        name: what a reader is told on pointing at it. cost, score, low, high: where it stands; None: no interval.
+        page: where it leads to, relative to the plot's page. front: no other one is both cheaper and better.
+    """
+
+    name: str
+    cost: float
+    score: float
+    low: float | None
+    high: float | None
+    page: str
+    front: bool = False
+
+
+def front(costs: Sequence[float], scores: Sequence[float]) -> list[bool]:
+    """Which points are on the Pareto front: none is at least as cheap and as good, and better in one of both."""
+    order = sorted(range(len(costs)), key=lambda at: (costs[at], -scores[at]))
+    on, best, tied = [False] * len(costs), float("-inf"), None
+    for at in order:
+        here = costs[at], scores[at]
+        if scores[at] > best or here == tied:
+            on[at], best, tied = True, max(best, scores[at]), here
+    return on
+
+
+def pareto(dots: Sequence[Dot], axis: str, score: str) -> Markup:
+    """Score against cost, on a logarithmic axis where costs differ by more than a factor of twenty."""
+    costs = [dot.cost for dot in dots if dot.cost > 0]
+    wide = bool(costs) and max(costs) / min(costs) > 20 and len(costs) == len(dots)
+    x = {
+        "field": "cost",
+        "type": "quantitative",
+        "title": axis,
+        "scale": {"type": "log"} if wide else {"zero": False, "nice": True},
+        "axis": {"format": "~s", "grid": False, "tickCount": 6},
+    }
+    y = {"field": "score", "type": "quantitative", "title": score, "scale": {"zero": False}}
+    values = [
+        {
+            "name": dot.name,
+            "cost": dot.cost,
+            "score": dot.score,
+            "low": dot.low,
+            "high": dot.high,
+            "page": dot.page,
+            "place": "on the front" if dot.front else "behind it",
+        }
+        for dot in dots
+    ]
+    place = {"field": "place", "type": "nominal", "title": None}
+    scale = {"domain": ["on the front", "behind it"]}
+    return _drawn(
+        {
+            "width": 560,
+            "height": 300,
+            "data": {"values": values},
+            "layer": [
+                {
+                    "transform": [{"filter": "datum.low !== null"}],
+                    "mark": {"type": "rule", "color": "var(--tick)", "opacity": 0.45, "aria": False},
+                    "encoding": {"x": x, "y": y | {"field": "low"}, "y2": {"field": "high"}},
+                },
+                {
+                    "transform": [{"filter": "datum.place === 'on the front'"}],
+                    "mark": {
+                        "type": "line",
+                        "interpolate": "step-after",
+                        "color": "var(--gain)",
+                        "strokeWidth": 1.5,
+                        "aria": False,
+                    },
+                    "encoding": {"x": x, "y": y, "order": {"field": "cost"}},
+                },
+                {
+                    "mark": {"type": "point", "filled": True, "opacity": 1, "size": 70},
+                    "encoding": {
+                        "x": x,
+                        "y": y,
+                        "href": {"field": "page"},
+                        "tooltip": {"field": "name"},
+                        "description": {"field": "name"},
+                        "shape": place | {"scale": scale | {"range": ["diamond", "circle"]}},
+                        "color": place | {"scale": scale | {"range": ["var(--gain)", "var(--tick)"]}},
+                        "order": {"field": "place", "sort": "ascending"},
+                    },
+                },
+            ],
+        }
+    )
+
+
+def gaps(names: Sequence[str], trained: Sequence[float], others: Sequence[float], labels: tuple[str, str]) -> Markup:
+    """A line a system from its mean over the other languages to the score in the language that it was trained in."""
+    values = [
+        {"name": name, "score": score, "where": where}
+        for name, *scores in zip(names, trained, others, strict=True)
+        for where, score in zip(labels, scores, strict=True)
+    ]
+    y = {
+        "field": "name",
+        "type": "nominal",
+        "sort": None,
+        "title": None,
+        "axis": {"labelLimit": 210, "ticks": False, "domain": False},
+    }
+    x = {"field": "score", "type": "quantitative", "title": "points", "scale": {"zero": False, "nice": True}}
+    where = {"field": "where", "type": "nominal", "title": None}
+    return _drawn(
+        {
+            "width": 420,
+            "height": {"step": 26},
+            "padding": {"left": 45, "right": 5, "top": 5, "bottom": 5},
+            "data": {"values": values},
+            "layer": [
+                {
+                    "mark": {"type": "line", "color": "var(--tick)", "strokeWidth": 2, "aria": False},
+                    "encoding": {"y": y, "x": x, "detail": {"field": "name"}},
+                },
+                {
+                    "mark": {"type": "point", "filled": True, "opacity": 1, "size": 80},
+                    "encoding": {
+                        "y": y,
+                        "x": x,
+                        "shape": where | {"scale": {"domain": list(labels), "range": ["diamond", "circle"]}},
+                        "color": where | {"scale": {"domain": list(labels), "range": ["var(--loss)", "var(--gain)"]}},
+                    },
+                },
+            ],
+        }
+    )
+
+
+def curves(
+    points: Sequence[tuple[str, float, float, float | None, float | None]], axis: str, score: str, *, log: bool
+) -> Markup:
+    """Lines of score by a setting: (line, setting, score, low, high) a point."""
+    values = [{"line": line, "x": x, "score": y, "low": low, "high": high} for line, x, y, low, high in points]
+    ticks = sorted({point[1] for point in points})
+    x = {
+        "field": "x",
+        "type": "quantitative",
+        "title": axis,
+        "axis": {"values": ticks, "grid": False, "format": "~g"},
+        "scale": {"type": "log", "base": 2} if log else {"zero": False},
+    }
+    y = {"field": "score", "type": "quantitative", "title": score, "scale": {"zero": False}}
+    line = {
+        "field": "line",
+        "type": "nominal",
+        "title": None,
+        "scale": {"range": ["var(--gain)", "var(--loss)", "var(--third)", "var(--tick)"]},
+    }
+    legend = {} if len({point[0] for point in points}) > 1 else {"legend": None}
+    return _drawn(
+        {
+            "width": 460,
+            "height": 220,
+            "data": {"values": values},
+            "layer": [
+                {
+                    "transform": [{"filter": "datum.low !== null"}],
+                    "mark": {"type": "rule", "opacity": 0.5, "aria": False},
+                    "encoding": {"x": x, "y": y | {"field": "low"}, "y2": {"field": "high"}, "color": line | legend},
+                },
+                {"mark": {"type": "line", "aria": False}, "encoding": {"x": x, "y": y, "color": line | legend}},
+                {
+                    "mark": {"type": "point", "filled": True, "size": 60, "opacity": 1},
+                    "encoding": {
+                        "x": x,
+                        "y": y,
+                        "color": line | legend,
+                        "shape": {"field": "line", "type": "nominal", **legend, "title": None},
+                    },
+                },
+            ],
+        }
+    )
+
+
+def loss(points: Sequence[tuple[int, float, float | None]]) -> Markup:
+    """The smoothed loss of a training, and the share of right answers where it was measured, over the steps."""
+    values = [
+        {"step": step, "value": value, "what": what}
+        for step, lost, right in points
+        for what, value in (("loss", lost), ("right answers, share", right))
+        if value is not None
+    ]
+    what = {"field": "what", "type": "nominal", "title": None}
+    names = list(dict.fromkeys(value["what"] for value in values))
+    return _drawn(
+        {
+            "width": 420,
+            "height": 120,
+            "data": {"values": values},
+            "mark": {"type": "line", "strokeWidth": 1.75, "aria": False},
+            "encoding": {
+                "x": {
+                    "field": "step",
+                    "type": "quantitative",
+                    "title": "step",
+                    "axis": {"grid": False, "tickCount": 5},
+                },
+                "y": {"field": "value", "type": "quantitative", "title": None},
+                "row": {
+                    "field": "what",
+                    "type": "nominal",
+                    "title": None,
+                    "sort": names,
+                    "header": {
+                        "labelAngle": 0,
+                        "labelAlign": "left",
+                        "labelAnchor": "start",
+                        "labelOrient": "top",
+                        "labelColor": "var(--soft)",
+                        "labelFontSize": 12,
+                    },
+                },
+                "color": what | {"scale": {"domain": names, "range": ["var(--loss)", "var(--gain)"]}, "legend": None},
+            },
+            "resolve": {"scale": {"y": "independent"}},
+        }
+    )
+
+
+def _drawn(spec: dict[str, Any]) -> Markup:
+    return Markup(_svg(json.dumps(spec | {"config": _CONFIG}, sort_keys=True)))
+
+
+@cache
+def _svg(spec: str) -> str:
+    """The SVG, its links relative again and its size left to the page."""
+    svg = vl_convert.vegalite_to_svg(json.loads(spec))
+    svg = svg.replace(f'xlink:href="{_BASE}', 'tabindex="-1" href="')  # by keyboard the table beside it is read
+    head = re.match(r'<svg [^>]*?width="(\d+)" height="(\d+)"[^>]*>', svg)
+    assert head, "Vega writes the size of a plot"
+    size = f'viewBox="0 0 {head[1]} {head[2]}" width="{head[1]}" height="{head[2]}"'
+    return f'<svg class="plot" {size} aria-hidden="true" focusable="false">{svg[head.end() :]}'
