@@ -130,4 +130,4 @@ def stands_behind(writer: Writer, prefix: str, stands: str, place: Place) -> str
     nowhere = numpy_helper.from_array(np.array([NOWHERE], np.int64))
     front = node("ConstantOfShape", [node("Shape", [prefix], start=0, end=2)], value=nowhere)
     both = [node("Unsqueeze", [name, last]) for name in (front, stands)]
-    return node("Squeeze", [writer.in_front(*both, place), last])
+    return node("Squeeze", [writer.in_front(*both, place, 1), last])

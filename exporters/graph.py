@@ -104,8 +104,8 @@ class Place(NamedTuple):
 
     Attributes:
         slots: of each row's prefix, [rows]. keys: of prefix and row, [rows].
-        moved: own keys that fill gaps, [rows, gap, 1]. gaps: where to, as row and key, [rows, gap, 2]; both are empty
-            names where no prefix is shorter than another.
+        moved: own keys that fill gaps, counted through all rows, [rows, gap]. gaps: where to, as row and key,
+            [rows, gap, 2]; both are empty names where no prefix is shorter than another.
     """
 
     slots: str
@@ -303,7 +303,7 @@ class Writer(Nodes):
         return names
 
     def moves(self, rows: Rows, slots: str, layers: Sequence[int]) -> tuple[str, str]:
-        """`moved` and `gaps` of `Place` for some layers, [layers * rows, gap, 1] and [layers * rows, gap, 2].
+        """`moved` and `gaps` of `Place` for some layers, [layers * rows, gap] and [layers * rows, gap, 2].
 
         Args:
             slots: of each row's prefix, [layers, rows].
@@ -322,8 +322,9 @@ class Writer(Nodes):
         # Where another row or layer has a wider gap, the first own key is written to where it is.
         moved = self.node("Where", [inside, own, zero])
         gaps = self.node("Where", [inside, self.node("Add", [slot, place]), width])
+        moved = self.node("Add", [moved, self.node("Mul", [number, rows.longest])])
         number = self.node("Expand", [number, self.node("Shape", [gaps])])
-        moved, gaps, number = (self.node("Unsqueeze", [name, last]) for name in (moved, gaps, number))
+        gaps, number = (self.node("Unsqueeze", [name, last]) for name in (gaps, number))
         return moved, self.node("Concat", [number, gaps], axis=2)
 
     def embeddings(self, prompt: str | None) -> str:
@@ -423,17 +424,19 @@ class Writer(Nodes):
         if self.placement.gated:
             own = mixed(key, value, rows.lengths)
             return self.node("Add", [own, self.attend(f"{mark}{name}.prefix_attention", query, *prefix, place.slots)])
-        key, value = (self.in_front(*pair, place) for pair in zip(prefix, (key, value), strict=True))
+        hidden = self.weights.hidden
+        key, value = (self.in_front(*pair, place, hidden) for pair in zip(prefix, (key, value), strict=True))
         if shown is not None:
             shown = stands_behind(self, prefix[0], shown, place)
         return mixed(key, value, place.keys)
 
-    def in_front(self, prefix: str, own: str, place: Place) -> str:
-        """Prefix [rows, slots, hidden] and a row's own keys or values, [rows, slots + seq, hidden]."""
+    def in_front(self, prefix: str, own: str, place: Place, width: int) -> str:
+        """Prefix [rows, slots, width] and a row's own keys or values, [rows, slots + seq, width]."""
         both = self.node("Concat", [prefix, own], axis=1)
         if not place.gaps:
             return both
-        return self.node("ScatterND", [both, place.gaps, self.node("GatherND", [own, place.moved], batch_dims=1)])
+        flat = self.node("Reshape", [own, self.integers([-1, width])])
+        return self.node("ScatterND", [both, place.gaps, self.node("Gather", [flat, place.moved])])
 
     def attend(self, name: str, query: str, key: str, value: str, lengths: str, bias: str = "") -> str:
         """Attention over the keys that are real, see `Rows.lengths` and `Place.keys`.

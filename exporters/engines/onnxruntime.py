@@ -87,6 +87,8 @@ def open_session(
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = SILENT  # what goes wrong is said below, once
+    # Threads that wait for more work keep their cores busy for a while, which another graph of the bundle may need.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if not reorder:
         options.add_session_config_entry("session.disable_prepacking", "1")
     if threads is not None:

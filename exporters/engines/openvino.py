@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from benchmarks.errors import PolypromptError
 from exporters.engines.interface import Arrays, EngineCard
+from exporters.engines.slim import slim
 
 DEVICE = "CPU"
 
@@ -75,7 +76,9 @@ class OpenVino:
         try:
             if extension is not None:
                 extend(extension)
-            self._compiled = core().compile_model(core().read_model(model), DEVICE, settings(threads, bf16))
+            read = core().read_model(model)
+            slim(read)
+            self._compiled = core().compile_model(read, DEVICE, settings(threads, bf16))
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise PolypromptError(f"{model}: OpenVINO cannot open it ({reason})") from None

@@ -34,17 +34,19 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 from benchmarks.errors import PolypromptError, run_command
+from benchmarks.records import Example
 from benchmarks.registry import find_task
 from benchmarks.task import TaskCard
 from exporters.batching import Form, Pace, Plan, plan
 from exporters.bundle import MODEL, PACKED, BundleCard, write_bundle
+from exporters.calibrate import calibrate
 from exporters.engines import Engine, installed, open_engine
 from exporters.export import describe, graph_of, tensors_of
 from exporters.graph import build_graph
 from exporters.pace import measure
 from exporters.packed import build_packed
 from exporters.precision import Precision, in_precision
-from exporters.session import TOKENS_A_BATCH
+from exporters.session import TOKENS_A_BATCH, model_file
 from harness.backbone import Backbone, load_backbone
 from harness.heads import Pooling
 from harness.model import PromptedModel
@@ -100,24 +102,30 @@ class Ours:
 
     Args:
         folder: the bundle. card: its card. model: what it was made from. engine: name of the engine.
+
+    Attributes:
+        packs: whether there is a packed form.
     """
 
     def __init__(self, folder: Path, card: BundleCard, model: PromptedModel, engine: str) -> None:
         self._folder, self._card, self._name = folder, card, engine
+        self._file = model_file(card, engine)
+        self.packs = self._file == MODEL
         self._tensors = tensors_of(model, cards(len(model.tasks)))
         self._engine = self._open(packed=False)
         self._packed: Engine | None = None
 
     def _open(self, packed: bool) -> Engine:
         """As `exporters.session` does."""
-        engine = open_engine(self._name, self._folder / (PACKED if packed else MODEL), second=packed)
+        engine = open_engine(self._name, self._folder / (PACKED if packed else self._file), second=packed)
         engine.keep(self._tensors)
         return engine
 
     @cached_property
     def paces(self) -> dict[Form, Pace]:
-        """Of the padded and the packed form, as an export measures them."""
-        return measure(self._folder, self._card, self._name, {"padded": MODEL, "packed": PACKED})
+        """Of the padded and, where there is one, the packed form, as an export measures them."""
+        files: dict[Form, str] = {"padded": self._file, **({"packed": PACKED} if self.packs else {})}
+        return measure(self._folder, self._card, self._name, files)
 
     def plan(self, lengths: Ints, packed: bool = True) -> Plan:
         """As a session cuts rows of ascending length; without packing where that is not asked for."""
@@ -171,7 +179,7 @@ def others(backbone: Backbone, folder: Path, compiled: bool) -> dict[str, Callab
     import onnxruntime
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    names, output = [value.name for value in session.get_inputs()], session.get_outputs()[0].name
+    names = [value.name for value in session.get_inputs()]
 
     def fed(*tensors: Tensor) -> dict[str, Ints]:
         return dict(zip(names, (tensor.numpy() for tensor in tensors), strict=True))
@@ -185,9 +193,16 @@ def others(backbone: Backbone, folder: Path, compiled: bool) -> dict[str, Callab
         Screen().say(f"left out: optimum-onnx; {error}")
     for engine in installed():
         if engine.startswith("openvino"):
-            opened = open_engine(engine, file)
-            found[f"naive export, {engine}"] = lambda *tensors, opened=opened: opened.run([output], fed(*tensors))
+            found[f"naive export, {engine}"] = as_openvino_has_it(file, engine == "openvino-bf16", fed)
     return found
+
+
+def as_openvino_has_it(file: Path, bf16: bool, fed: Callable[..., dict[str, Ints]]) -> Callable[..., Any]:
+    """A graph in OpenVINO without anything of `exporters.engines`, but for its settings."""
+    from exporters.engines.openvino import DEVICE, core, settings
+
+    request = core().compile_model(file, DEVICE, settings(None, bf16)).create_infer_request()
+    return lambda *tensors: request.infer(fed(*tensors), share_inputs=True, share_outputs=True)
 
 
 def forms(model: PromptedModel, folder: Path) -> dict[str, Ours]:
@@ -199,11 +214,18 @@ def forms(model: PromptedModel, folder: Path) -> dict[str, Ours]:
         graph, packed = (in_precision(graph_of(model, form), precision) for form in (build_graph, build_packed))
         tensors, tokenizer = tensors_of(model, cards(len(model.tasks))), model.backbone.tokenizer.to_str()
         card = write_bundle(bundle, about, graph, tensors, tokenizer, packed=packed)
+        if precision is Precision.INT8:
+            card = calibrate(bundle, card, {("task-0", ""): made_up(32)})
         for engine in installed():
             name = f"ours, {engine}" + ("" if precision is Precision.FP32 else f" {precision.value}")
             if (precision, engine) != (Precision.INT8, "openvino-bf16"):
                 found[name] = Ours(bundle, card, model, engine)
     return found
+
+
+def made_up(count: int) -> list[Example]:
+    """Texts for the ranges of states; what they say has no bearing on time."""
+    return [Example(id=str(number), text=f"the {number} words " * (1 + number % 8)) for number in range(count)]
 
 
 def shape_of(backbone: Backbone) -> Shape:
@@ -271,7 +293,7 @@ class Bench:
             split, chosen = mine.plan(lengths, packed=False), mine.plan(lengths)
             ways = {
                 "padded": timed(partial(mine, ids, lengths, tasks)),
-                "packed": timed(partial(mine, ids, lengths, tasks, packed=True)),
+                **({"packed": timed(partial(mine, ids, lengths, tasks, packed=True))} if mine.packs else {}),
                 "split": timed(partial(mine.in_parts, split, ids, lengths, tasks)),
                 "as in a session": timed(partial(mine.in_parts, chosen, ids, lengths, tasks)),
             }
