@@ -83,11 +83,14 @@ def row_products(shape: Shape, pieces: int) -> Products:
     return total
 
 
-def batch_seconds(shape: Shape, rows: int, pieces: int, repeats: int = 3) -> tuple[int, float]:
-    """How long bf16 products of a batch's pieces with the weights of one layer take, forward and back.
+def batch_seconds(
+    shape: Shape, rows: int, pieces: int, repeats: int = 3, kind: torch.dtype = torch.bfloat16
+) -> tuple[int, float]:
+    """How long products of a batch's pieces with the weights of one layer take, forward and back.
 
     Args:
         shape: of the encoder. rows, pieces: of the batch, padded. repeats: the fastest counts.
+        kind: type of states and weights.
 
     Returns:
         Operations, and seconds.
@@ -96,8 +99,8 @@ def batch_seconds(shape: Shape, rows: int, pieces: int, repeats: int = 3) -> tup
     hidden, inner = shape.hidden, shape.inner
     for wide, narrow in ((3 * hidden, hidden), (hidden, hidden), (inner, hidden), (hidden, inner)):
         for out, into in ((wide, narrow), (narrow, wide)):
-            states = torch.randn(tokens, into, dtype=torch.bfloat16)
-            weight = torch.randn(out, into, dtype=torch.bfloat16)
+            states = torch.randn(tokens, into, dtype=kind)
+            weight = torch.randn(out, into, dtype=kind)
             times = []
             for _ in range(repeats + 1):
                 began = time.perf_counter()
@@ -108,7 +111,7 @@ def batch_seconds(shape: Shape, rows: int, pieces: int, repeats: int = 3) -> tup
     return operations, seconds
 
 
-def peak(shape: Shape, batches: Sequence[tuple[int, int]]) -> float:
-    """Operations a second of bf16 products, over batches of the given rows and pieces."""
-    found = [batch_seconds(shape, rows, pieces) for rows, pieces in batches]
+def peak(shape: Shape, batches: Sequence[tuple[int, int]], kind: torch.dtype = torch.bfloat16) -> float:
+    """Operations a second of products, over batches of the given rows and pieces."""
+    found = [batch_seconds(shape, rows, pieces, kind=kind) for rows, pieces in batches]
     return sum(operations for operations, _ in found) / sum(seconds for _, seconds in found)
