@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from html import escape
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ try:
     import uvicorn
     from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
     from starlette.applications import Starlette
+    from starlette.exceptions import HTTPException
     from starlette.requests import ClientDisconnect, Request
     from starlette.responses import HTMLResponse, JSONResponse, Response
     from starlette.routing import Route
@@ -175,6 +177,10 @@ def make_app(session: Session, queue: int = 1024, max_body: int = 1 << 20, max_w
         yield
         running.cancel()
 
+    async def refused(request: Request, error: Exception) -> Response:
+        known = error if isinstance(error, HTTPException) else HTTPException(500)
+        return _refusal(known.status_code, f"{request.method} {request.url.path}: {known.detail}", known.headers)
+
     return Starlette(
         routes=[
             Route("/", page),
@@ -184,6 +190,7 @@ def make_app(session: Session, queue: int = 1024, max_body: int = 1 << 20, max_w
             Route("/openapi.json", described),
         ],
         lifespan=life,
+        exception_handlers={HTTPException: refused},
     )
 
 
@@ -211,7 +218,7 @@ async def _answered(request: Request, session: Session, batcher: Batcher, meters
     return JSONResponse(records[0] if single else records)
 
 
-def _refusal(status: int, why: str, headers: dict[str, str] | None = None) -> Response:
+def _refusal(status: int, why: str, headers: Mapping[str, str] | None = None) -> Response:
     return JSONResponse({"error": why}, status, headers)
 
 
@@ -311,11 +318,27 @@ def _page(session: Session, schema: dict[str, Any]) -> str:
     )
 
 
+def bound(host: str, port: int) -> socket.socket:
+    """A socket at an address that nothing else listens on; it does not listen yet.
+
+    Raises:
+        PolypromptError: the address is taken, or is none of this machine.
+    """
+    found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((host, port))
+    except (OSError, OverflowError) as error:
+        found.close()
+        raise PolypromptError(f"--host {host} --port {port}: cannot listen there ({error})") from None
+    return found
+
+
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m exporters.serve", description=__doc__)
     add_session_options(parser)
-    parser.add_argument("--port", type=int, default=8000, help="(default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8000, help="0: any that is free (default: %(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument(
         "--queue", type=int, default=1024, metavar="N", help="questions that may wait or be under way (default: 1024)"
@@ -336,10 +359,14 @@ def main() -> int:
         raise PolypromptError("--queue and --max-body must be at least 1, --max-wait from 0 to 60000 milliseconds")
     if options.max_stop < 1:
         raise PolypromptError(f"--max-stop {options.max_stop}: must be at least 1 second")
+    listener = bound(options.host, options.port)  # before anything is loaded
     session = open_session(options)
     app = make_app(session, options.queue, options.max_body, options.max_wait / 1000)
-    stop = options.max_stop
-    uvicorn.run(app, host=options.host, port=options.port, log_level="warning", timeout_graceful_shutdown=stop)
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=options.max_stop)
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    print(f"http://{host}:{listener.getsockname()[1]}: {', '.join(session.tasks)}; {session.engine}", flush=True)
+    with listener, suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run([listener])
     return 0
 
 

@@ -19,6 +19,7 @@ pytest.importorskip("uvicorn", reason="needs the extra `serve`")
 pytest.importorskip("prometheus_client", reason="needs the extra `serve`")
 from starlette.testclient import TestClient
 
+import exporters.serve
 from exporters.predict import read_question, record
 from exporters.serve import make_app
 from exporters.session import Session
@@ -110,6 +111,14 @@ def test_a_bad_question(session: Session, body: bytes, message: str) -> None:
     assert message in reply.json()["error"]
 
 
+def test_other_addresses_are_refused_as_questions_are(session: Session) -> None:
+    with TestClient(make_app(session)) as client:
+        assert client.get("/answers").json() == {"error": "GET /answers: Not Found"}
+        reply = client.get("/answer")
+    assert (reply.status_code, reply.headers["Allow"]) == (405, "POST")
+    assert reply.json() == {"error": "GET /answer: Method Not Allowed"}
+
+
 def test_too_much(session: Session) -> None:
     with TestClient(make_app(session, queue=2, max_body=200)) as client:
         assert client.post("/answer", content=b" " * 201).status_code == 413
@@ -157,6 +166,16 @@ def test_a_request_that_came_in_part_does_not_keep_the_process(bundle: Path) -> 
             service.process.send_signal(signal.SIGTERM)
             assert "Traceback" not in service.process.communicate(timeout=60)[1]
             assert half.recv(1000).startswith(b"HTTP/1.1 503 ")
+
+
+def test_an_address_that_is_taken(bundle: Path, command) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        status, out, error = command(exporters.serve, bundle, "--port", port)
+    assert (status, out) == (2, "")
+    assert error.startswith(f"error: --host 127.0.0.1 --port {port}: cannot listen there (")
+    for wrong in (("--port", 65536), ("--host", "256.0.0.1")):
+        assert command(exporters.serve, bundle, *wrong)[0] == 2
 
 
 @pytest.mark.parametrize("absent", ["prometheus_client", "starlette", "uvicorn"])
