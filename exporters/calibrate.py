@@ -20,6 +20,9 @@ from exporters.engines.interface import Arrays
 from exporters.precision import quantised_states, state_of_each_weight, with_ranges
 from exporters.session import Place, Session
 
+CALIBRATED = 256
+"""Training rows of each task and language that ranges are found on."""
+
 
 class _Watching:
     """An engine that notes the ranges of states in each batch."""

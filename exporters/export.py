@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,14 +16,14 @@ import numpy as np
 
 from benchmarks import data
 from benchmarks.choice import comma_list
-from benchmarks.errors import PolypromptError, run_command
+from benchmarks.errors import MissingData, PolypromptError, run_command
 from benchmarks.own.python import refuse_python
 from benchmarks.records import Example
 from benchmarks.registry import find_task, own_suites
 from benchmarks.results import Manifest, read_model, write_model
 from benchmarks.task import Decoding, Task, TaskCard
 from exporters.bundle import CARD, BundleCard, Form, Retuning, VocabularyReport, complete_or_absent, write_bundle
-from exporters.calibrate import calibrate
+from exporters.calibrate import CALIBRATED, calibrate
 from exporters.comparison import ATOL, MAX_DROP, ROWS, add_options, exact_in, rows_in
 from exporters.engines import has_operator, installed
 from exporters.graph import Blueprint, Graph, build_graph
@@ -33,6 +34,7 @@ from exporters.pace import with_paces
 from exporters.packed import build_packed, can_pack
 from exporters.precision import Precision, in_precision
 from exporters.retune import STEPS, retuned
+from exporters.session import Place
 from exporters.single import build_single
 from exporters.store import remember
 from exporters.table import AGREEMENT, agreement, table
@@ -43,7 +45,7 @@ from exporters.trimming import EVERYTHING, SCORED, Keep, trim_model, trimming_re
 from exporters.verify import Sample, verify, verify_engines
 from exporters.weights import EncoderWeights, read_weights
 from harness.config import RunConfig, load_config
-from harness.data import load_evaluation
+from harness.data import load_evaluation, load_rows
 from harness.device import find_device
 from harness.evaluate import compute
 from harness.heads import HeadKind
@@ -121,7 +123,7 @@ def export(
         card = write_bundle(folder, card, graph, tensors, model.backbone.tokenizer.to_str(), others, packed, native)
         original = partial(compute, model, device=find_device("fp32", cpu=True))
         if precision is Precision.INT8:
-            card = calibrate(folder, card, {(name, code): r for name, s in samples.items() for code, r in s.items()})
+            card = calibrate(folder, card, calibration_rows(config, samples))
         parity, left_out = verify_engines(folder, original, samples, exact_in(precision, atol), max_drop)
         if form is Form.PACKED and not any("native" in report.forms for report in parity.values()):
             raise PolypromptError(f"--form packed: {'; '.join(left_out)}; nothing was written")
@@ -231,6 +233,23 @@ def samples_of(
         task_files = config.task_file
     own = own_suites(task_files)
     return {card.name: _sample(config, find_task(card.name, own), rows) for card in manifest.tasks}
+
+
+def calibration_rows(config: RunConfig, samples: Mapping[str, Sample]) -> dict[Place, Sequence[Example]]:
+    """Training rows of a run, by task and language, so that what is compared is not what ranges were found on.
+
+    Args:
+        config: of the run. samples: rows that stand in for a task that has no training rows, or none that are there.
+    """
+    found: dict[Place, Sequence[Example]] = {}
+    with suppress(MissingData):  # of all tasks
+        for one in load_rows(config.model_copy(update={"skip_missing": True}))[0]:
+            for language, split in one.train.items():
+                examples = split.examples
+                found[one.task.name, language] = [examples[i] for i in _spread(len(examples), CALIBRATED)]
+    trained = {name for name, _ in found}
+    others = {(name, code): rows for name, one in samples.items() for code, rows in one.items() if name not in trained}
+    return found | others
 
 
 def contents_of(model: PromptedModel, manifest: Manifest) -> Iterator[Contents]:

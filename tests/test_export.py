@@ -16,12 +16,13 @@ import exporters.export
 from benchmarks.errors import PolypromptError
 from benchmarks.records import Example
 from benchmarks.registry import find_suite
-from benchmarks.results import write_model
+from benchmarks.results import Manifest, read_model, write_model
 from exporters.bundle import BundleCard, open_bundle
-from exporters.export import export, tensors_of
+from exporters.export import calibration_rows, export, samples_of, tensors_of
+from exporters.precision import Precision
 from exporters.session import Session
 from harness.backbone import load_backbone
-from harness.config import RunConfig, save_config
+from harness.config import RunConfig, load_config, save_config
 from harness.decode import decode
 from harness.model import PromptedModel
 from harness.placement import Placement
@@ -144,3 +145,30 @@ def test_a_run_whose_heads_are_gone(tmp_path: Path) -> None:
     shutil.rmtree(run)
     with pytest.raises(PolypromptError, match=r"manifest\.json"):
         export(run, run / "export")
+
+
+def test_int8_finds_its_ranges_on_training_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not on the rows that it is compared on; those stand in for a task that has no training rows alone."""
+    seen = {}
+    calibrate = exporters.export.calibrate
+    monkeypatch.setattr(exporters.export, "calibrate", lambda *given: (seen.update(given[2]), calibrate(*given))[1])
+    monkeypatch.setattr(exporters.export, "CALIBRATED", 5)
+    run = make_run(tmp_path, "linear-probe")
+    export(run, tmp_path / "out", rows=4, precision=Precision.INT8, max_drop=1000)
+    assert {name for name, _ in seen} == {card.name for card in CARDS}
+    config = load_config(run / "config.toml")
+    for task in find_suite("demo").tasks:
+        rows = {code: examples for (name, code), examples in seen.items() if name == task.name}
+        if task.card.train_language is None:
+            assert rows == samples_of(run, config, read_model(run / "manifest.json", Manifest), 4)[task.name]
+            continue
+        (language,) = rows
+        train = task.source.read(task.card, "train", language, None).examples
+        assert len(rows[language]) == 5
+        assert all(row in train for row in rows[language])
+
+
+def test_int8_without_any_training_rows(tmp_path: Path) -> None:
+    config = RunConfig(suite=["glue"], tasks=["sst2"], data_dir=tmp_path)
+    rows = {"sst2": {"en": [Example("1", text="w5 w6")]}}
+    assert calibration_rows(config, rows) == {("sst2", "en"): rows["sst2"]["en"]}

@@ -23,25 +23,20 @@ from numpy.typing import NDArray
 from tabulate import tabulate
 
 from benchmarks.errors import PolypromptError, run_command
-from benchmarks.records import Example
 from benchmarks.results import Manifest, read_model
 from exporters.bundle import MODEL, STATIC, read_card, read_tasks, write_bundle
 from exporters.calibrate import calibrate
 from exporters.engines import Engine, open_engine
 from exporters.engines.interface import Arrays
-from exporters.export import describe, graph_of, samples_of, tensors_of
+from exporters.export import calibration_rows, describe, graph_of, samples_of, tensors_of
 from exporters.precision import Precision, in_precision
-from exporters.session import Place, Session
+from exporters.session import Session
 from exporters.verify import points
 from harness.config import load_config
-from harness.data import load_rows
 from harness.screen import Screen
 from harness.store import load_run
 from tests.speed.inference import timed
 from tests.speed.ratios import Spread, interleave, ratios
-
-CALIBRATED = 256
-"""Training rows of each task that both are calibrated on."""
 
 SHAPES = ((1, 64), (32, 64))
 """Rows and pieces of a batch."""
@@ -102,11 +97,7 @@ def compare(run: Path, rows: int, seconds: float, folder: Path) -> tuple[list[di
         about = card.model_copy(update={"precision": precision.value})
         tokenizer = model.backbone.tokenizer.to_str()
         write_bundle(folder / precision, about, in_precision(graph, precision), fed, tokenizer)
-    learned: dict[Place, Sequence[Example]] = {
-        (one.task.name, language): split.examples[:CALIBRATED]
-        for one in load_rows(config)[0]
-        for language, split in one.train.items()
-    }
+    learned = calibration_rows(config, {})
     plain = folder / Precision.FP32
     calibrate(folder / Precision.INT8, read_card(folder / Precision.INT8), learned)
     recording = Recording(open_engine("onnxruntime", plain / MODEL))
