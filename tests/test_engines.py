@@ -51,9 +51,11 @@ def test_engines_agree_and_say_what_they_are(bundle: Path) -> None:
 def test_runtimes_get_the_threads_and_the_precision_that_were_asked_for(bundle: Path) -> None:
     session = open_session(bundle / "model.onnx", "CPUExecutionProvider", {}, 3)
     assert session.get_session_options().intra_op_num_threads == 3
+    opened = Session(bundle, threads=3, engine="onnxruntime")._engine
+    assert opened._session.get_session_options().intra_op_num_threads == 3
     for name, precision in (("openvino", "float"), ("openvino-bf16", "bfloat16")):
         if name in installed():
-            compiled = open_engine(name, bundle / "model.onnx", 1)._compiled
+            compiled = Session(bundle, threads=1, engine=name)._engine._compiled
             assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
             assert precision in str(compiled.get_property("INFERENCE_PRECISION_HINT"))
 

@@ -13,6 +13,7 @@ from test_graph import ALL, mixed_batch, rows_asked
 from test_session import examples
 
 import exporters.inspect
+import exporters.opening
 import exporters.pace
 import exporters.predict
 from benchmarks.errors import PolypromptError
@@ -154,13 +155,14 @@ def test_rows_of_one_length_are_not_packed(bundle: Path) -> None:
     assert session.batches == {"padded": 1}
 
 
-def test_only_what_was_verified_is_packed(bundle: Path) -> None:
+def test_only_what_was_verified_is_packed(bundle: Path, command) -> None:
     with_parity(bundle, None)
     session = Session(bundle, engine="onnxruntime")
     session.run(ROWS)
     assert session.forms == ("padded",)
     assert session.batches["packed"] == 0
     assert open_bundle(bundle).parity["onnxruntime"].packed is None
+    assert command(exporters.inspect, bundle)[1].count("packed in no engine that was compared") == 1
     with_parity(bundle, FAST, ["onnxruntime"])
     for engine in set(installed()) - {"onnxruntime"}:
         assert Session(bundle, engine=engine).forms == ("padded",)
@@ -230,40 +232,46 @@ def test_an_export_verifies_and_measures_the_packed_form(runs: tuple[Path, Path]
     assert about["forms"] == {"padded": list(card.parity), "packed": list(card.parity), "native": native}
 
 
-def test_tasks_come_and_go_in_a_session_that_packs(runs: tuple[Path, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", installed())
+def test_tasks_come_and_go_in_a_session_that_packs(engine: str, runs: tuple[Path, Path], tmp_path: Path) -> None:
+    most = 0.3 if engine.endswith("bf16") else 1e-4
     bundle = shutil.copytree(runs[0] / "export", tmp_path / "bundle")
-    with_parity(bundle, FAST, ["onnxruntime"])
-    session = Session(bundle, engine="onnxruntime")
+    with_parity(bundle, FAST, ["onnxruntime", engine])
+    session = Session(bundle, engine=engine)
     rows = {("demo-topic", ""): examples("mood"), ("demo-names", ""): examples("names")}
     session.run(rows)
-    packed = session._engines["packed"]
+    packed = session._packed
+    assert packed is not None
     add(bundle, runs[1], NAMES, atol=1e-4, rows=2)
-    assert list(read_card(bundle).parity["onnxruntime"].packed.tasks)[-1] == list(NAMES.values())[-1]
+    assert list(read_card(bundle).parity[engine].packed.tasks)[-1] == list(NAMES.values())[-1]
     session.refresh()
     mixed = rows | {(NAMES[name], ""): asked for (name, _), asked in rows.items()}  # prompts of 3 and 6 slots
     before = session.batches["packed"]
-    assert differences(session, Session(bundle, engine="onnxruntime", packed=False), mixed) < 1e-4
+    assert differences(session, Session(bundle, engine=engine, packed=False), mixed) < most
     assert session.batches["packed"] > before
     remove(bundle, ["demo-topic"])
     session.refresh()
     left = {place: asked for place, asked in mixed.items() if place[0] != "demo-topic"}
-    assert differences(session, Session(bundle, engine="onnxruntime", packed=False), left) < 1e-4
-    assert session._engines["packed"] is packed
-    assert "demo-topic" not in read_card(bundle).parity["onnxruntime"].packed.tasks
+    assert differences(session, Session(bundle, engine=engine, packed=False), left) < most
+    assert session._packed is packed
+    assert "demo-topic" not in read_card(bundle).parity[engine].packed.tasks
 
 
 def test_the_option(bundle: Path, command, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[bool] = []
+    asked: list[tuple[object, ...]] = []
 
     def opened(*arguments: object) -> Session:
-        asked.append(bool(arguments[-1]))
+        asked.append(arguments)
         return Session(*arguments)
 
-    monkeypatch.setattr(exporters.predict, "Session", opened)
-    for options in ((), ("--no-packed",)):
+    monkeypatch.setattr(exporters.opening, "Session", opened)
+    for options in ((), ("--no-packed", "--threads", 3, "--engine", "onnxruntime")):
         status, _, error = command(exporters.predict, bundle, "--task", "mood", "w7", *options)
         assert status == 0, error
-    assert asked == [True, False]
+    assert asked == [(bundle, None, "cpu", "auto", True), (bundle, 3, "cpu", "onnxruntime", False)]
+    for wrong in ("0", "-1", "two"):
+        status, _, error = command(exporters.predict, bundle, "--task", "mood", "w7", "--threads", wrong)
+        assert (status, error) == (2, f"error: --threads {wrong}: must be a number of at least 1\n")
 
 
 def test_a_pace_is_what_an_engine_takes(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
