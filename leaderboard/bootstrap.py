@@ -12,8 +12,8 @@ of MultiRC do, whole groups are drawn: they are right or wrong together, and alo
 
 Crossed with seeds: see `across_seeds`. A score of one seed says nothing about other seeds.
 
-Sources: Efron and Tibshirani 1993, section 13.3 (percentile interval); Satterthwaite 1946 (degrees of freedom of a sum
-of variances); Owen 2007 (what rows and columns have in common is counted twice if both are drawn).
+Sources: Efron and Tibshirani 1993, section 13.3 (percentile interval); Cochran 1964 (each part of a variance with a
+Student's t of its own); Owen 2007 (what rows and columns have in common is counted twice if both are drawn).
 """
 
 from __future__ import annotations
@@ -196,8 +196,8 @@ def across_seeds(replicated: NDArray[np.floating], scores: Array, normal: NDArra
 
     The examples move the mean as they move all seeds together. The seeds move it by a normal variable with the variance
     of a mean of so many: what they differ by, less what they would differ by for drawing examples alone. Few seeds tell
-    little of that variance, so it is widened until 1.96 standard deviations of the whole are the 97.5 % point of
-    Student's t, with the degrees of freedom of Satterthwaite for the sum of both variances.
+    little of that variance: the standard deviation is widened by the 97.5 % point of Student's t for so many seeds over
+    that of the normal distribution.
 
     Args:
         replicated: `[seeds, resamples]`, of each seed over the examples.
@@ -214,12 +214,10 @@ def across_seeds(replicated: NDArray[np.floating], scores: Array, normal: NDArra
     away = scores - scores.mean()
     between = float(np.sum(away**2)) / (seeds * (seeds - 1))
     apart = float(np.mean(np.var(replicated - middle, axis=1, dtype=np.float64))) / (seeds - 1)
-    own, examples = max(between - apart, 0.0), float(np.var(middle))
+    own = max(between - apart, 0.0)
     if not own > 0:
         return np.asarray(middle, np.float32)
-    freedom = (own + examples) ** 2 * (seeds - 1) / between**2
-    wider = float(special.stdtrit(freedom, 0.975)) / NORMAL
-    spread = np.sqrt(wider**2 * (own + examples) - examples)
+    spread = np.sqrt(own) * float(special.stdtrit(seeds - 1, 0.975)) / NORMAL
     return np.asarray(middle + spread * (away @ normal) / np.sqrt(np.sum(away**2)), np.float32)
 
 
