@@ -165,6 +165,12 @@ def test_tags_that_can_stand_together_stay(way, labels):
     assert np.array_equal(best(logits, starts, allowed), np.concatenate(expected))
 
 
+def test_small_differences_count_beside_large_scores(way):
+    """A word that cannot have its best tag leaves the others theirs, however little that is better."""
+    rows = np.array([[0, 0, 1, 0, 0], [3e4, 0, 0, 0, 0], [0, 0, 0, 1e-13, 0]], np.float32)
+    assert best(rows, np.array([0, 3]), constraints(BIO)).tolist() == [0, 0, 3]
+
+
 def test_what_cannot_be_is_never_found(way):
     """Whatever the scores are: also where all of a word, or of all sequences, are minus infinity."""
     random = np.random.default_rng(4)
