@@ -77,6 +77,7 @@ def table(
     suites: Mapping[str, str],
     scripts: Mapping[str, str],
     file: str,
+    spoken: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """A table with all of its rows.
 
@@ -87,9 +88,10 @@ def table(
         suites: task -> suite, of the tasks in the table.
         scripts: language -> script.
         file: what a download is called.
+        spoken: languages that results can be filtered by; None: those of its columns.
     """
     columns = [_column(column, table, addresses, suites, scripts) for column in table.columns]
-    languages = list(dict.fromkeys(column.language for column in table.columns if column.kind == "language"))
+    languages = spoken_in(table) if spoken is None else spoken
     odd = np.array([column.parts for column in table.columns])
     return {
         "file": file,
@@ -109,6 +111,11 @@ def table(
         "parts": _sparse(np.where((table.parts != odd) & ~np.isnan(table.score), table.parts, 0)),
         "best": _sparse(table.best.astype(np.int32)),
     }
+
+
+def spoken_in(table: Table) -> list[str]:
+    """The languages that have a column."""
+    return list(dict.fromkeys(column.language for column in table.columns if column.kind == "language"))
 
 
 def _column(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,7 +104,8 @@ class Site:
         name, table = self.addresses.data_of_suite(suite.name), suite.overview
         view = _view(table, name, usual=True)
         yield self._page("suite.html", self.addresses.suite(suite.name), suite=suite, view=view)
-        yield self._table_file(table, name)
+        spoken = [language for task in suite.tasks for language in datafiles.spoken_in(task.by_language)]
+        yield self._table_file(table, name, list(dict.fromkeys(spoken)))
         plots = pareto_plots(table, lambda row: self.system_page(row, "../../"))
         path, costs = self.addresses.cost(suite.name), known(table.rows)
         yield self._page("cost.html", path, suite=suite, plots=plots, costs=costs, table=table)
@@ -153,8 +154,9 @@ class Site:
             row=self.board.rows.get(run.row),
         )
 
-    def _table_file(self, table: Table, name: str) -> tuple[str, str]:
-        return _file(name, datafiles.table(table, self.places, self.addresses, self.suite_of, self.scripts, name))
+    def _table_file(self, table: Table, name: str, spoken: Sequence[str] | None = None) -> tuple[str, str]:
+        data = datafiles.table(table, self.places, self.addresses, self.suite_of, self.scripts, name, spoken)
+        return _file(name, data)
 
     def _page(self, template: str, path: str, **context: object) -> tuple[str, str]:
         root = "../" * path.count("/")
