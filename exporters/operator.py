@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -14,7 +15,8 @@ DOMAIN, NAME, VERSION = "polyprompt", "PackedPrefixAttention", 1
 """The operator in a graph, and the opset of its domain."""
 
 REQUIRED = "POLYPROMPT_NATIVE"
-"""Set to 1 where what is compiled must be there: its absence is an error."""
+"""Set to 1 where what pip can build must be there, to "all" where ONNX Runtime's operator must be too: their absence is
+an error."""
 
 
 @cache
@@ -31,7 +33,7 @@ def openvino_extension() -> Path | None:
         release = version("openvino")
     except PackageNotFoundError:
         return None
-    return _library(f"polyprompt_openvino-{release}.so", f"built against openvino {release}")
+    return _library(f"polyprompt_openvino-{release}.so", f"built against openvino {release}", ("1", "all"))
 
 
 @cache
@@ -44,16 +46,21 @@ def onnxruntime_library() -> Path | None:
     Raises:
         PolypromptError: it is not there, though the environment says that it must be.
     """
-    return _library("polyprompt_onnxruntime.so", "built where the headers of ONNX Runtime are found")
+    return _library("polyprompt_onnxruntime.so", "built where tools/ort-headers has put the headers of it", ("all",))
 
 
-def _library(name: str, how: str) -> Path | None:
-    """Of what was installed, beside the houses; in a source tree the installed one as well."""
+def _library(name: str, how: str, required: Collection[str]) -> Path | None:
+    """Of what was installed, beside the houses; in a source tree the installed one as well.
+
+    Args:
+        required: values of the environment's variable under which it must be there.
+    """
     spec = find_spec("polyprompt_native")
     if spec is not None and spec.origin is not None:
         path = Path(spec.origin).with_name(name)
         if path.exists():
             return path
-    if os.environ.get(REQUIRED) == "1":
-        raise PolypromptError(f"{REQUIRED}=1: {name} is not there; it is {how}")
+    asked = os.environ.get(REQUIRED)
+    if asked in required:
+        raise PolypromptError(f"{REQUIRED}={asked}: {name} is not there; it is {how}")
     return None
