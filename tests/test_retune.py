@@ -1,5 +1,6 @@
 """Prompts that are trained on against quantised weights: which weights these are, and what becomes of the prompts."""
 
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from bundles import CARDS as KINDS
 from bundles import tiny_prompted
+from scipy.stats import pearsonr
 from test_export import CARDS, make_run
 from test_graph import original
 from test_precision import feeds, run, write
@@ -15,6 +17,7 @@ from test_precision import feeds, run, write
 import exporters.export
 import exporters.precision
 from benchmarks.errors import PolypromptError
+from benchmarks.records import Example
 from benchmarks.registry import find_task
 from benchmarks.results import Manifest, read_model
 from exporters.bundle import read_part
@@ -90,6 +93,10 @@ def test_the_loss_over_the_quantised_weights_falls(precision: Precision, tmp_pat
     rounded = deepcopy(model)
     round_encoder(rounded.backbone, approximated(graph, precision))
     assert loss(tuned, config) < 0.95 * loss(rounded, config)
+    scores = report.scores["demo-count"]
+    for one, said in ((rounded, scores.before), (tuned, scores.after)):
+        found = [pearsonr(*counted(one, rows, language)) for language, rows in samples["demo-count"].items()]
+        assert said == pytest.approx(100 * np.mean([part.statistic for part in found]), abs=0.01)
     for one, other in zip(tuned.backbone.frozen().layers, rounded.backbone.frozen().layers, strict=True):
         assert torch.equal(one.qkv.weight, other.qkv.weight)
     assert torch.equal(model.prompt.bank, load_run(folder).prompt.bank)
@@ -97,16 +104,21 @@ def test_the_loss_over_the_quantised_weights_falls(precision: Precision, tmp_pat
 
 def loss(model: PromptedModel, config: RunConfig) -> float:
     """Mean squared error of rows that were not trained on, by hand."""
+    found, gold = counted(model, load_evaluation(config, find_task("demo-count"), "en").examples, "en")
+    return float(np.mean(np.square(found - gold)))
+
+
+def counted(model: PromptedModel, examples: Sequence[Example], language: str) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers that PyTorch gives for rows of regression, and those that are right."""
     task = find_task("demo-count")
-    examples = load_evaluation(config, task, "en").examples
     backbone = model.backbone
     encoder = TextEncoder(backbone.tokenizer, backbone.pad_id, backbone.token_types, backbone.max_positions)
     features = encoder.features(task.card, examples)
     rows = pad(features, backbone.pad_id)
     ids, lengths, types = (torch.from_numpy(array) for array in (rows.input_ids, rows.lengths, rows.type_ids))
     with torch.no_grad():
-        found = model.outputs(task.card, ids, lengths, types, "en")[:, 0]
-    return float(np.mean([(float(one) - row.target) ** 2 for one, row in zip(found, examples, strict=True)]))
+        found = model.outputs(task.card, ids, lengths, types, language)[:, 0]
+    return found.numpy(), np.array([row.target for row in examples])
 
 
 @pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16])
