@@ -225,7 +225,7 @@ class Bench:
         ways = {
             f"{form} {name}": timed(partial(one.run, form, *batch)) for name, one in there.items() for form in forms
         }
-        times = interleave(ways, seconds, least=5)
+        times = interleave(ways, seconds, least=3)
         return {
             f"{rows}x{pieces} native {name} : padded {name}": ratios(times[f"padded {name}"], times[f"native {name}"])
             for name in there
@@ -344,6 +344,13 @@ def real_rows(tasks: dict[str, str], count: int) -> dict[str, Sequence[Example]]
     return found
 
 
+def told(found: dict[str, Spread]) -> dict[str, Spread]:
+    """What was found, which is said at once: all of it takes long."""
+    for name, one in found.items():
+        Screen().say(f"  {name}: {one}")
+    return found
+
+
 def main() -> int:
     """The program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -370,11 +377,9 @@ def main() -> int:
                 bench = Bench(backbone, Path(folder) / "tasks")
                 cases = list(RAGGED)[:1] if arguments.quick else list(RAGGED)
                 for title in cases if part("ragged") else ():
-                    screen.say(f"{backbone}: ragged, {title} real")
-                    results |= bench.ragged(title, seconds)
+                    results |= told(bench.ragged(title, seconds))
                 for rows, pieces in EQUAL if part("equal") else ():
-                    screen.say(f"{backbone}: {rows}x{pieces}")
-                    results |= bench.equal(rows, pieces, seconds / 3)
+                    results |= told(bench.equal(rows, pieces, seconds / 3))
                 del bench
             for kind, tasks in (("text", {"sst2": "dev", "xnli": "dev"}), ("decode", ANSWERED)):
                 if not part(kind):
@@ -382,7 +387,7 @@ def main() -> int:
                 screen.say(f"{backbone}: {kind}")
                 if rows_ := real_rows(tasks, count):
                     texts = Texts(backbone, rows_, Path(folder) / kind)
-                    results |= texts.labels(seconds) if kind == "text" else texts.decoding()
+                    results |= told(texts.labels(seconds) if kind == "text" else texts.decoding())
         found |= {f"{mark}{key}": value for key, value in results.items()}
     goals = {
         name: {"goal": goal, "value": found[name].value, "reached": found[name].value >= goal}
