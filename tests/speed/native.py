@@ -16,6 +16,7 @@ Goals in bf16 are shown where the processor has it.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import sys
 import time
@@ -236,15 +237,17 @@ class Texts:
     """Rows of text answered by sessions and by others.
 
     Args:
-        name: of the encoder. rows: task -> its examples. folder: for files.
+        name: of the encoder. rows: task -> its examples. folder: for files. precisions: of the frozen weights.
     """
 
-    def __init__(self, name: str, rows: dict[str, Sequence[Example]], folder: Path) -> None:
+    def __init__(
+        self, name: str, rows: dict[str, Sequence[Example]], folder: Path, precisions: Sequence[Precision]
+    ) -> None:
         self.backbone, self._rows = load_backbone(name), rows
         tasks = [find_task(task).card for task in rows]
         model = model_of(self.backbone, tasks)
         self.sessions: dict[str, Session] = {}
-        for precision in (Precision.FP32, Precision.INT8):
+        for precision in precisions:
             card = bundle_of(model, tasks, folder / precision.value, precision)
             mark = "" if precision is Precision.FP32 else f" {precision.value}"
             for one in card.parity:
@@ -278,7 +281,8 @@ class Texts:
             path, name = self._folder / "naive.onnx", "torch.onnx.export"
             example = torch.ones(2, 16, dtype=torch.long), torch.ones(2, 16, dtype=torch.long)
             size = {0: torch.export.Dim("batch"), 1: torch.export.Dim("seq", max=self.backbone.max_positions)}
-            plain = Plain(self.backbone.model, labels).eval()
+            plain = Plain(copy.deepcopy(self.backbone.model), labels).eval()
+            plain.encoder.set_attn_implementation("sdpa")
             torch.onnx.export(plain, example, path, dynamo=True, dynamic_shapes=(size, size), verbose=False)
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         inputs = [value.name for value in session.get_inputs()]
@@ -354,7 +358,11 @@ def told(found: dict[str, Spread]) -> dict[str, Spread]:
 def main() -> int:
     """The program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one encoder and ragged batch, fewer rounds and rows")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="one encoder and ragged batch, fewer rounds and rows; text and decoding in fp32",
+    )
     parser.add_argument("--only", choices=("ragged", "equal", "text", "decode"), help="a part alone")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args()
@@ -362,6 +370,7 @@ def main() -> int:
     if not any(has_operator(name) for name in installed()):
         raise PolypromptError("the compiled operator is not there for any engine; there is nothing to measure")
     seconds, count = (1.0, QUICK_TEXTS) if arguments.quick else (10.0, TEXTS)
+    precisions = (Precision.FP32,) if arguments.quick else (Precision.FP32, Precision.INT8)
     screen, found = Screen(), {}
     torch.manual_seed(0)
 
@@ -386,7 +395,7 @@ def main() -> int:
                     continue
                 screen.say(f"{backbone}: {kind}")
                 if rows_ := real_rows(tasks, count):
-                    texts = Texts(backbone, rows_, Path(folder) / kind)
+                    texts = Texts(backbone, rows_, Path(folder) / kind, precisions)
                     results |= told(texts.labels(seconds) if kind == "text" else texts.decoding())
         found |= {f"{mark}{key}": value for key, value in results.items()}
     goals = {
