@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from test_packed import FAST, with_parity
 from tiny import SHAPE
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertConfig, BertForMaskedLM
@@ -22,7 +23,7 @@ from benchmarks.results import read_model
 from benchmarks.scoring import score
 from benchmarks.task import Kind
 from exporters.bundle import VocabularyReport, open_bundle
-from exporters.engines import open_engine
+from exporters.engines import installed, open_engine
 from exporters.layout import FoldersCard, TaskFolder
 from exporters.session import Session
 from exporters.vocabulary import trim
@@ -336,6 +337,21 @@ def test_trimming_together_with_forms_and_precisions(more, source, finished: Pat
     questions = [(task, row, code) for task in small.tasks for code, rows in kept_rows(task) for row in rows]
     assert len(questions) > 100
     assert small.answer(questions) == whole.answer(questions)
+
+
+def test_trimming_together_with_packing(finished: Path, command, tmp_path: Path) -> None:
+    """Rows of kept languages, packed over the small vocabulary, against padded ones over the whole, by engine."""
+    whole, small = exported(finished, tmp_path, command)
+    with_parity(small, FAST)
+    rows = {(task, code): asked for task in opened(small).tasks for code, asked in kept_rows(task)}
+    wanted = opened(whole).run(rows)
+    for engine in installed():
+        session = Session(small, engine=engine)
+        found = session.run(rows)
+        assert session.batches["packed"] > 0
+        pairs = [pair for place in rows for pair in zip(found[place].outputs, wanted[place].outputs, strict=True)]
+        most = 0.5 if engine.endswith("bf16") else 1e-3
+        assert max(np.abs(mine - theirs).max() for mine, theirs in pairs) < most
 
 
 def test_trimming_together_with_folders_for_other_tools(finished: Path, command, tmp_path: Path) -> None:
