@@ -169,9 +169,10 @@ def fake_board(
     runs = tuple(
         _run(run, row, cards, views, board_rows.index(row), name, folder) for row in board_rows for run in row.runs
     )
+    scores = np.column_stack([view.by_language.score[:, : len(languages) + 1] for view in views])  # as the keys are
     replicates = {
         row.id: Replicates(
-            np.array([_score(views, key, n) for key in keys]),
+            scores[n],
             np.full(len(keys), 0.05),
             rng.integers(-127, 128, (len(keys), resamples), dtype=np.int8),
         )
@@ -188,12 +189,6 @@ def fake_board(
         resamples,
         (f"left out: a broken run {name}",),
     )
-
-
-def _score(views: list[TaskView], key: Key, row: int) -> float:
-    view = next(view for view in views if view.by_language.id == key.table)
-    at = next(n for n, column in enumerate(view.by_language.columns) if column.id == key.column)
-    return float(view.by_language.score[row, at])
 
 
 def _row(number: int, name: str, rng: np.random.Generator) -> Row:
