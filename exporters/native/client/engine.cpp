@@ -1,0 +1,91 @@
+#include "engine.hpp"
+
+#include <cstring>
+#include <set>
+
+#include "error.hpp"
+
+namespace polyprompt {
+namespace {
+
+constexpr int kernels = 100;  // as in exporters.engines.openvino
+
+ov::Tensor in_place(const Tensor& tensor) {
+    const ov::element::Type types[] = {ov::element::f32, ov::element::i64, ov::element::boolean};
+    const ov::Shape shape(tensor.shape.begin(), tensor.shape.end());
+    // OpenVINO reads it only; of what is empty there is no place
+    static uint8_t nowhere[8];
+    void* data = tensor.data.empty() ? nowhere : const_cast<uint8_t*>(tensor.data.data());
+    return ov::Tensor(types[int(tensor.type)], shape, data);
+}
+
+std::string last_line(const std::string& text) {
+    const size_t end = text.find_last_not_of(" \n");
+    const std::string whole = text.substr(0, end == std::string::npos ? 0 : end + 1);
+    return whole.substr(whole.rfind('\n') + 1);
+}
+
+class OpenVino : public Engine {
+public:
+    OpenVino(ov::Core& core, const std::filesystem::path& model, int threads, bool bf16, const Tensors& kept) : kept_(kept) {
+        ov::AnyMap settings{{ov::hint::inference_precision.name(), bf16 ? ov::element::bf16 : ov::element::f32},
+                            {"CPU_RUNTIME_CACHE_CAPACITY", kernels}};
+        if (threads > 0) settings[ov::inference_num_threads.name()] = threads;
+        try {
+            compiled_ = core.compile_model(core.read_model(model.string()), "CPU", settings);
+            request_ = compiled_.create_infer_request();
+            for (const auto& port : compiled_.inputs())
+                for (const std::string& name : port.get_names()) inputs_.insert(name);
+            for (const auto& [name, tensor] : kept_)
+                if (inputs_.count(name) != 0) request_.set_tensor(name, in_place(tensor));
+        } catch (const std::exception& error) {
+            throw Error(model.string() + ": OpenVINO cannot open it (" + last_line(error.what()) + ")");
+        }
+    }
+
+    std::map<std::string, Tensor> run(const Tensors& feeds) override {
+        try {
+            for (const auto& [name, tensor] : feeds)
+                if (inputs_.count(name) != 0) request_.set_tensor(name, in_place(tensor));
+            request_.infer();
+        } catch (const std::exception& error) {
+            throw Error("OpenVINO cannot compute a batch (" + last_line(error.what()) + ")");
+        }
+        std::map<std::string, Tensor> found;
+        for (const auto& port : compiled_.outputs()) {
+            const ov::Tensor result = request_.get_tensor(port);
+            if (result.get_element_type() != ov::element::f32) throw Error("an output of the graph is not in floats");
+            Tensor out;
+            const ov::Shape shape = result.get_shape();
+            out.shape.assign(shape.begin(), shape.end());
+            out.data.resize(result.get_byte_size());
+            if (!out.data.empty()) std::memcpy(out.data.data(), result.data<float>(), out.data.size());
+            for (const std::string& name : port.get_names()) found[name] = out;
+        }
+        return found;
+    }
+
+private:
+    const Tensors& kept_;
+    ov::CompiledModel compiled_;
+    ov::InferRequest request_;
+    std::set<std::string> inputs_;
+};
+
+}  // namespace
+
+bool has_bf16(ov::Core& core) {
+    for (const std::string& known : core.get_property("CPU", ov::device::capabilities))
+        if (known == "BF16") return true;
+    return false;
+}
+
+std::unique_ptr<Engine> open_engine(ov::Core& core, const std::string& name, const std::filesystem::path& model, int threads,
+                                    const Tensors& kept) {
+    if (name != "openvino" && name != "openvino-bf16") throw Error("--engine " + name + ": unknown; choose openvino, openvino-bf16 or auto");
+    const bool bf16 = name == "openvino-bf16";
+    if (bf16 && !has_bf16(core)) throw Error("--engine openvino-bf16: this processor has no bf16; take --engine openvino");
+    return std::make_unique<OpenVino>(core, model, threads, bf16, kept);
+}
+
+}  // namespace polyprompt
