@@ -102,7 +102,9 @@ def describe(tokenizer: Tokenizer, state: State) -> State:
     """
     for token in state["added_tokens"]:
         if token["normalized"] or token["single_word"]:
-            raise PolypromptError(f"the added piece {token['content']!r} is looked for in normalized text or whole words")
+            raise PolypromptError(
+                f"the added piece {token['content']!r} is looked for in normalized text or whole words"
+            )
     tokenizer.no_truncation()
     tokenizer.no_padding()
     keys = ("content", "id", "lstrip", "rstrip")
@@ -190,7 +192,9 @@ def _replace(node: Node, pattern: str, by: str) -> Node:
 
 
 def _map(node: Node, table: bytes) -> Node:
-    off = dict.fromkeys(["add_dummy_prefix", "remove_extra_whitespaces", "escape_whitespaces", "case_fold", "nmt"], False)
+    off = dict.fromkeys(
+        ["add_dummy_prefix", "remove_extra_whitespaces", "escape_whitespaces", "case_fold", "nmt"], False
+    )
     return _op("CharsMapNormalization", [*node, _bytes(table)], normalization_form="", **off)
 
 

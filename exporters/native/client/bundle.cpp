@@ -45,6 +45,8 @@ Task read_task(const Json& from, bool cls) {
     task.max_length = whole(card, "max_length", 128);
     task.stride = whole(card, "stride", 32);
     task.no_answer = flag(card, "no_answer", false);
+    if (card.find("decoding") != nullptr && card.string_at("decoding") != "greedy")
+        throw Error("task " + task.name + " decodes its tags by " + card.string_at("decoding") + ", which Python does alone");
     task.file = from.find("file") == nullptr ? "tasks.safetensors" : from.string_at("file");
     task.id = from.whole_at("task_id", 0, most);
     task.output = from.string_at("output");
