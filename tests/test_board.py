@@ -640,7 +640,7 @@ def test_a_result_from_elsewhere(tmp_path: Path) -> None:
 
 def test_version_1_of_results_is_read(tmp_path: Path) -> None:
     """A stored file of version 1 says in version 2 what it said."""
-    path = Path(__file__).parent / "golden/results-1.json"
+    path = Path(__file__).parent / "stored/results-1.json"
     old, new = json.loads(path.read_text()), read_model(path, Results)
     assert old["version"] == 1 and new.version == 2
     read = new.model_dump(mode="json")
