@@ -352,7 +352,7 @@ def test_the_commands(runs: tuple[Path, Path], bundle: Path, command) -> None:
 
 def test_verify_hashes_everything(bundle: Path, command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exporters.bundle, "known_sha256", lambda path: pytest.fail("looked up"))
-    assert command(exporters.verify, bundle)[:2] == (0, f"{bundle}: 5 files are whole\n")
+    assert command(exporters.verify, bundle)[:2] == (0, f"{bundle}: {len(read_card(bundle).files)} files are whole\n")
     assert read_card(bundle).version == 2
 
 

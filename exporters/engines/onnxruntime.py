@@ -89,6 +89,8 @@ def open_session(
     options.log_severity_level = SILENT  # what goes wrong is said below, once
     # Threads that wait for more work keep their cores busy for a while, which another graph of the bundle may need.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    # Processors without products of four int8 numbers at once add up pairs in 16 bits, where large ones overflow.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     if not reorder:
         options.add_session_config_entry("session.disable_prepacking", "1")
     if threads is not None:
