@@ -154,9 +154,10 @@ def test_own_tasks_are_tasks_like_any_other(
     status, output, error = command(build, "runs", "--out", "site")
     assert (status, error) == (0, "")
     page = (tmp_path / "site" / "index.html").read_text()
-    assert re.search(r"<h2 id=[^>]*>own</h2>", page)
-    assert ">mood</span>" in page and ">names</span>" in page
-    assert "official average over" not in page
+    assert re.search(r"<h2 id=[^>]*><a href=[^>]*>own</a></h2>", page)
+    suite = (tmp_path / "site" / "suites" / "own" / "index.html").read_text()
+    assert 'class="head">mood<' in suite and 'class="head">names<' in suite
+    assert "official average over" not in page + suite
     status, _, error = command(export, "runs/x")
     assert status == 2
     assert f"{declared}: no such file; let --task-file name the place where it is" in error

@@ -240,7 +240,7 @@ def test_tasks_come_and_go_in_a_session_that_packs(engine: str, runs: tuple[Path
     session = Session(bundle, engine=engine)
     rows = {("demo-topic", ""): examples("mood"), ("demo-names", ""): examples("names")}
     session.run(rows)
-    packed = session._packed
+    packed = session._engines["packed"]
     assert packed is not None
     add(bundle, runs[1], NAMES, atol=1e-4, rows=2)
     assert list(read_card(bundle).parity[engine].packed.tasks)[-1] == list(NAMES.values())[-1]
@@ -253,7 +253,7 @@ def test_tasks_come_and_go_in_a_session_that_packs(engine: str, runs: tuple[Path
     session.refresh()
     left = {place: asked for place, asked in mixed.items() if place[0] != "demo-topic"}
     assert differences(session, Session(bundle, engine=engine, packed=False), left) < most
-    assert session._packed is packed
+    assert session._engines["packed"] is packed
     assert "demo-topic" not in read_card(bundle).parity[engine].packed.tasks
 
 
