@@ -103,7 +103,7 @@ def test_a_sweep_does_several_at_once(command, backbone, tmp_path):
     assert len({line.split()[-1] for lines in starts for line in lines}) == 3, "a process each"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_ends_all_with_their_checkpoints(number, command, options, tmp_path):
     words = [*options, "--max-steps", 3000, "--seeds", 2, "--at-once", 2, "--name", "x", "--checkpoint-seconds", 0.2]
     words += ["--selection", "last"]

@@ -220,7 +220,10 @@ def test_a_run_scores_the_same_both_ways(engine, more, tiny_run, plug, tmp_path)
 
 @needs_openvino
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("name", ["mrpc", "wnut17", "squadshifts", "tatoeba", "copa"])
+@pytest.mark.parametrize(
+    "name",
+    ["mrpc", *(pytest.param(name, marks=pytest.mark.slow) for name in ("wnut17", "squadshifts", "tatoeba", "copa"))],
+)
 def test_real_rows_of_every_kind(name, precision, shared, plug):
     plug(openvino="exporters.inference:OpenVino")
     if precision == "bf16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
