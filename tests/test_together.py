@@ -67,7 +67,7 @@ def test_all_at_once_is_as_in_the_mixed_graph(settings: dict, tmp_path: Path) ->
 
 def test_one_text_is_one_row(tmp_path: Path) -> None:
     session = all_at_once(tmp_path / "all", shared_prompt())
-    session._engine = counted = Counted(session._engine)
+    session._engines["padded"] = counted = Counted(session._engine)
     asked = [Question(name, Example("1", TEXT, tokens=tuple(TEXT.split()))) for name in ("mood", "degree", "names")]
     session.answer(asked)
     assert counted.batches == [{"input_ids": 1, "whole_rows": 1}]
@@ -78,7 +78,7 @@ def test_equal_questions_share_a_row(form: str, tmp_path: Path) -> None:
     model = shared_prompt()
     tiny_bundle(tmp_path / "mixed", model)
     session = Session(tmp_path / "mixed", threads=1) if form == "mixed" else all_at_once(tmp_path / "all", model)
-    session._engine = counted = Counted(session._engine)
+    session._engines["padded"] = counted = Counted(session._engine)
     rows = [Example("1", TEXT), Example("2", "w7"), Example("3", TEXT)]
     found = session.predict("mood", rows)
     assert [row.id for row in found] == ["1", "2", "3"]
