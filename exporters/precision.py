@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import cache, partial
-from importlib import import_module
+from functools import partial
 from threading import Lock
 from types import ModuleType
 from typing import Any
@@ -19,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference
 from benchmarks.errors import PolypromptError
 from exporters.graph import Graph
 from exporters.tensors import Made, TensorFile
+from harness.compiled import compiled_part
 
 Floats = NDArray[np.float32]
 
@@ -131,14 +131,9 @@ def blocks_by_numpy(blocks: Floats) -> tuple[NDArray[np.uint8], Floats]:
     return values, scales
 
 
-@cache
 def compiled() -> ModuleType | None:
     """The compiled part; None where it was not built, or with another version of this file."""
-    try:
-        found = import_module("polyprompt_native")
-    except ImportError:
-        return None
-    return found if getattr(found, "PACKING", None) == PACKING else None
+    return compiled_part("PACKING", PACKING)
 
 
 class _Part:

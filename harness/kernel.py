@@ -5,13 +5,14 @@ from __future__ import annotations
 import ctypes
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from harness.compiled import compiled_part
 
 INTERFACE = 1
 """Of the compiled part that is called here."""
@@ -196,14 +197,9 @@ def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-@cache
 def module() -> ModuleType | None:
     """The compiled part; None where it was not built, or with another version of this file."""
-    try:
-        found = import_module("polyprompt_native")
-    except ImportError:
-        return None
-    return found if found.INTERFACE == INTERFACE else None
+    return compiled_part("INTERFACE", INTERFACE)
 
 
 def instructions() -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from importlib import import_module
 from types import ModuleType
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from benchmarks.errors import PolypromptError
 from benchmarks.task import Decoding, Kind, TaskCard
+from harness.compiled import compiled_part
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -215,11 +215,6 @@ def _check(logits: Floats, starts: Ints, allowed: Constraints) -> None:
         raise PolypromptError("a score of a tag is not a number or plus infinity; the model cannot be used")
 
 
-@cache
 def compiled() -> ModuleType | None:
     """The compiled part; None where it was not built, or with another version of this file."""
-    try:
-        found = import_module("polyprompt_native")
-    except ImportError:
-        return None
-    return found if getattr(found, "DECODING", None) == DECODING else None
+    return compiled_part("DECODING", DECODING)
