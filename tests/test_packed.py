@@ -95,7 +95,8 @@ SLOW, FAST = Pace(batch=10, piece=10), Pace(batch=10, piece=1)
 
 
 def with_parity(folder: Path, packed: Pace | None, engines: list[str] | None = None, padded: Pace = SLOW) -> BundleCard:
-    """Write reports into a bundle as if these paces had been measured; without a packed one it was not verified."""
+    """Write reports into a bundle as if these paces had been measured, and none of the native form; without a packed one
+    it was not verified."""
     card = read_card(folder)
     parity = {}
     for name in engines or installed():
@@ -103,8 +104,8 @@ def with_parity(folder: Path, packed: Pace | None, engines: list[str] | None = N
             engine=Session(folder, engine=name).engine, atol=None, max_drop=None, difference=0, drop=0, milliseconds=1,
             tasks={},
         )  # fmt: skip
-        other = None if packed is None else found.model_copy(update={"pace": packed, "packed": None})
-        parity[name] = found.model_copy(update={"pace": padded, "packed": other})
+        other = None if packed is None else found.model_copy(update={"pace": packed, "packed": None, "native": None})
+        parity[name] = found.model_copy(update={"pace": padded, "packed": other, "native": None})
     card = card.model_copy(update={"parity": parity})
     write_model(folder / CARD, card)
     return card
