@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -264,10 +264,11 @@ class Session:
         Returns:
             The same places with their rows and outputs.
         """
+        made: dict[Hashable, list[Feature]] = {}
         results = {
             place: Encoded(features, [np.zeros(0, np.float32)] * len(features))
             for place in examples
-            for features in [self._features(place[0], examples[place])]
+            for features in [self._features(place[0], examples[place], made)]
         }
         rows: dict[tuple[int, bytes, bytes], Row] = {}
         for (name, language), encoded in results.items():
@@ -316,9 +317,19 @@ class Session:
         how = self._threads, self._provider, self._card.shortest_limit
         return open_engine(self._name, file, *how, second=bool(self._engines), native=form == "native")
 
-    def _features(self, name: str, examples: Sequence[Example]) -> list[Feature]:
+    def _features(self, name: str, examples: Sequence[Example], made: dict[Hashable, list[Feature]]) -> list[Feature]:
+        """The rows of a task's examples.
+
+        Args:
+            made: rows by how and of what they were made. Tasks that are asked the same share them.
+        """
         task = self._task(name)
-        return self._encoders[task.max_positions].features(task.card, examples)
+        encoder = self._encoders[task.max_positions]
+        texts = ((e.text, e.text_pair, tuple(e.choices), tuple(e.tokens), e.marked) for e in examples)
+        key = encoder.way(task.card), *texts
+        if key not in made:
+            made[key] = encoder.features(task.card, examples)
+        return made[key]
 
     def _run_batch(self, engine: Engine, rows: Sequence[Row]) -> Iterator[tuple[Place, int, Floats]]:
         padded = pad([row.feature for row in rows], self._card.pad_id)
@@ -382,7 +393,7 @@ class Session:
         return self._task(name).card
 
     def _task(self, name: str) -> BundledTask:
-        return find_bundled(self._tasks.values(), name)
+        return self._tasks.get(name) or find_bundled(self._tasks.values(), name)
 
 
 def check_example(card: TaskCard, example: Example) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,6 +102,11 @@ class TextEncoder:
         self.max_positions = max_positions
         self.masks = masks
         self.tokenizer.no_padding()
+
+    def way(self, card: TaskCard) -> tuple[Hashable, ...]:
+        """How the rows of a task are made: two tasks with the same way have the same rows for the same texts."""
+        kind = card.kind if card.kind in (Kind.CHOICE, Kind.TAGGING, Kind.SPAN) else None  # the others read alike
+        return kind, card.max_length, card.stride, self.max_positions, self.masks.get(card.name)
 
     def features(self, card: TaskCard, examples: Sequence[Example]) -> list[Feature]:
         """Encode examples, in order.

@@ -95,8 +95,8 @@ SLOW, FAST = Pace(batch=10, piece=10), Pace(batch=10, piece=1)
 
 
 def with_parity(folder: Path, packed: Pace | None, engines: list[str] | None = None, padded: Pace = SLOW) -> BundleCard:
-    """Write reports into a bundle as if these paces had been measured, and none of the native form; without a packed one
-    it was not verified."""
+    """Write reports into a bundle as if these paces had been measured, and no native one; without a packed one it was
+    not verified."""
     card = read_card(folder)
     parity = {}
     for name in engines or installed():

@@ -18,6 +18,7 @@ from exporters.export import describe, export, graph_of, tensors_of
 from exporters.remove import remove
 from exporters.session import Question, Session
 from exporters.together import side_by_side
+from harness.features import TextEncoder
 from harness.model import PromptedModel
 from harness.sharing import PromptBank
 
@@ -84,6 +85,28 @@ def test_equal_questions_share_a_row(form: str, tmp_path: Path) -> None:
     assert [row.id for row in found] == ["1", "2", "3"]
     assert found[0].scores == found[2].scores != found[1].scores
     assert [batch["input_ids"] for batch in counted.batches] == [2]
+
+
+def test_a_text_is_cut_into_pieces_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By tasks that read alike; what a task reads in its own way, or another text, is cut apart."""
+    session, read = all_at_once(tmp_path / "all", shared_prompt()), []
+    features = TextEncoder.features
+    monkeypatch.setattr(
+        TextEncoder, "features", lambda self, card, e: read.append(card.name) or features(self, card, e)
+    )
+    text, other = (Example("1", words, tokens=tuple(words.split())) for words in (TEXT, "w7"))
+    alone = [session.predict(name, [text])[0] for name in ("mood", "degree", "names")]
+    read.clear()
+    assert session.predict_mixed([(name, text) for name in ("mood", "degree", "names")]) == alone
+    assert read == ["mood", "names"]
+    read.clear()
+    session.predict_mixed([("mood", text), ("degree", other)])
+    assert read == ["mood", "degree"]
+    short = session.tasks["degree"].model_copy(update={"max_length": 5})
+    session._tasks["degree"] = session._tasks["degree"].model_copy(update={"card": short})
+    read.clear()
+    cut = session.run({("mood", ""): [text], ("degree", ""): [text]})
+    assert [len(encoded.features[0]) for encoded in cut.values()] == [6, 5]
 
 
 def test_prompts_of_their_own_are_refused(tmp_path: Path) -> None:
