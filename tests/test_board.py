@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -36,6 +37,7 @@ from leaderboard.bootstrap import (
     sums_of,
     units_of,
 )
+from leaderboard.quoted import FILE, quotes
 from leaderboard.ranking import compare, holm, ranks
 from leaderboard.runs import read_run
 from leaderboard.tables import make_board
@@ -486,10 +488,24 @@ def test_quoted_rows_have_a_source_and_no_rank(board: Board) -> None:
     assert quoted and all(row.source and not row.runs for row in quoted)
     assert table.rows[-len(quoted) :] == tuple(quoted)
     published = {(task.name, one.metric): one.value for task in find_suite("glue").tasks for one in task.published}
-    found = figure(table, quoted[0].id, "sst2")
+    bert = next(row.id for row in quoted if row.backbone == "bert-base-cased")
+    found = figure(table, bert, "sst2")
     assert found is not None and found.score == published["sst2", "accuracy"]
     assert found.flags == Flag.QUOTED and found.rank is None and found.low is None
-    assert quoted[0].id not in board.replicates
+    assert bert not in board.replicates
+
+
+def test_quoted_numbers_are_of_tasks_and_metrics_that_exist() -> None:
+    tables = tomllib.loads(FILE.read_text(encoding="utf-8"))["table"]
+    assert {table["suite"] for table in tables} >= {"xtreme", "glue", "conll", "squad"}
+    for table in tables:
+        assert "github.com/" in table["source"] and table["scores"]
+        cards = {task.card.name: task.card for task in find_suite(table["suite"]).tasks}
+        for task, metrics in table["scores"].items():
+            assert metrics.keys() <= set(cards[task].metrics)
+            assert all(0 < value < 100 for value in metrics.values())
+    rows = [quote.row.id for quote in quotes([find_suite(name) for name in ("xtreme", "glue", "superglue", "conll")])]
+    assert len(rows) == len(set(rows)) > 15
 
 
 def test_official_and_paper_stand_side_by_side(tmp_path: Path) -> None:
