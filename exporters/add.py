@@ -81,7 +81,7 @@ def add(
         if rows:
             with _trial(bundle, new, tensors) as trial:
                 sample = samples_of(run, config, manifest, rows, task_files)
-                later = _compare(trial, run, tasks, sample, exact_in(card.precision, atol), max_drop)
+                later = _compare(trial, run, tasks, sample, exact_in(card.precision, atol), max_drop, timed=False)
             parity = {name: card.parity[name].joined(later[name]) for name in card.parity if name in later}
             new = new.model_copy(update={"parity": parity})
         began = time.perf_counter()
@@ -220,6 +220,7 @@ def _compare(
     samples: Mapping[str, Sample],
     atol: float | None,
     max_drop: float,
+    timed: bool = True,
 ) -> dict[str, Parity]:
     """The new tasks on real rows, in the bundle and in the run, by the engines that agree."""
     model, names = load_run(run), {task.card.name: task.run_task for task in tasks}
@@ -230,7 +231,7 @@ def _compare(
         return compute(model, originals[names[card.name]], features, device, language=language)
 
     rows = {new: samples[old] for new, old in names.items()}
-    return verify_engines(trial, reference, rows, atol, max_drop)[0]
+    return verify_engines(trial, reference, rows, atol, max_drop, timed)[0]
 
 
 def _parse_names(given: Sequence[str], manifest: Manifest) -> dict[str, str]:

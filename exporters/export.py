@@ -30,7 +30,6 @@ from exporters.graph import Blueprint, Graph, build_graph
 from exporters.layout import CARD as FOLDERS
 from exporters.layout import Contents, FolderCard, FoldersCard, TaskFolder, write_folder
 from exporters.native_form import build_native, can_be_native
-from exporters.pace import with_paces
 from exporters.packed import build_packed, can_pack
 from exporters.precision import Precision, in_precision
 from exporters.retune import STEPS, retuned
@@ -127,7 +126,7 @@ def export(
         parity, left_out = verify_engines(folder, original, samples, exact_in(precision, atol), max_drop)
         if form is Form.PACKED and not any("native" in report.forms for report in parity.values()):
             raise PolypromptError(f"--form packed: {'; '.join(left_out)}; nothing was written")
-        card = with_paces(folder, card.model_copy(update={"parity": parity}))
+        card = card.model_copy(update={"parity": parity})
         write_model(folder / CARD, card)
     if not copy_weights:
         remember(out / graph.backbone.name, card.files[graph.backbone.name].sha256)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,8 @@ from tokenizers import Tokenizer
 
 from exporters.batching import Form, Pace
 from exporters.bench import batch_of
-from exporters.bundle import TOKENIZER, BundleCard, Parity, read_tasks
-from exporters.engines import has_operator, open_engine
+from exporters.bundle import MODEL, TOKENIZER, BundleCard, Parity, read_tasks
+from exporters.engines import Engine, has_operator, open_engine
 from exporters.session import graph_file
 
 ROWS, LENGTH = 8, 64
@@ -23,48 +23,67 @@ ROUNDS, SECONDS = 5, 0.5
 """Of the measurement: so many rounds, and more until this time is over."""
 
 
-def with_paces(folder: Path, card: BundleCard) -> BundleCard:
-    """The card of a bundle with the pace of each engine and form that was verified.
+class Graphs:
+    """The graphs of a bundle in one engine, each opened when it is first asked for.
 
     Args:
-        folder: the bundle. card: what is to become its card.
+        folder: the bundle. card: its card. name: of the engine.
+
+    Attributes:
+        opening: what it took to open each, in microseconds.
     """
-    return card.model_copy(update={"parity": {name: _paced(folder, card, name) for name in card.parity}})
+
+    def __init__(self, folder: Path, card: BundleCard, name: str) -> None:
+        self.folder, self.card, self.name = folder, card, name
+        self.opening: dict[Form, int] = {}
+        self._engines: dict[Form, Engine] = {}
+
+    @property
+    def forms(self) -> list[Form]:
+        """Those that the bundle has a graph for and that can be computed here, the padded one first."""
+        there: list[Form] = ["padded", "packed", "native"]
+        there = [form for form in there if graph_file(self.card, self.name, form)]
+        return [form for form in there if form != "native" or has_operator(self.name)]
+
+    def open(self, form: Form) -> Engine:
+        """What computes a form.
+
+        Raises:
+            PolypromptError: the engine cannot open its graph.
+        """
+        if form not in self._engines:
+            file = self.folder / (graph_file(self.card, self.name, form) or MODEL)
+            began = time.perf_counter()
+            engine = open_engine(self.name, file, second=bool(self._engines), native=form == "native")
+            self.opening[form] = round(1e6 * (time.perf_counter() - began))
+            self._engines[form] = engine
+        return self._engines[form]
 
 
-def _paced(folder: Path, card: BundleCard, name: str) -> Parity:
-    report = card.parity[name]
-    files = {form: file for form in report.forms if (file := graph_file(card, name, form))}
-    files = {form: file for form, file in files.items() if form != "native" or has_operator(name)}
-    paces = measure(folder, card, name, files)
-    others = {form: part.model_copy(update={"pace": paces.get(form, part.pace)}) for form, part in report.forms.items()}
-    return others.pop("padded").model_copy(update=others)
+def paced(report: Parity, graphs: Graphs) -> Parity:
+    """The report of an engine with what each form takes that was verified."""
+    paces = measure(graphs, list(report.forms))
+    parts = {form: part.model_copy(update={"pace": paces[form]}) for form, part in report.forms.items()}
+    return parts.pop("padded").model_copy(update=parts)
 
 
-def measure(folder: Path, card: BundleCard, name: str, forms: Mapping[Form, str]) -> dict[Form, Pace]:
-    """The paces of an engine.
+def measure(graphs: Graphs, forms: Sequence[Form]) -> dict[Form, Pace]:
+    """The paces of an engine in some forms.
 
     Three batches tell: a short row, rows of one length, and rows of which one is long. They take turns, and of each the
     least time counts, which other work on the machine disturbs least. A pace is what fits these times best and is not
     negative, by least squares of the relative errors.
-
-    Args:
-        folder: the bundle. card: its card. name: of the engine.
-        forms: names of graphs.
     """
-    tensors = read_tasks(folder, card)[1]
-    vocabulary = Tokenizer.from_file(str(folder / TOKENIZER)).get_vocab_size()
+    card = graphs.card
+    tensors = read_tasks(graphs.folder, card)[1]
+    vocabulary = Tokenizer.from_file(str(graphs.folder / TOKENIZER)).get_vocab_size()
     longest = min(LENGTH, card.shortest_limit)
     short = -(-longest // 8)
     batches = [[short], [longest] * ROWS, [*[short] * (ROWS - 1), longest]]
     feeds = [batch_of(card, lengths, vocabulary) for lengths in batches]
-    engines, opening = [], []
-    for number, (form, file) in enumerate(forms.items()):
-        began = time.perf_counter()
-        engines.append(open_engine(name, folder / file, second=number > 0, native=form == "native"))
-        engines[-1].keep(tensors)
-        engines[-1].run([feeds[0][1]], feeds[0][0])
-        opening.append(round(1e6 * (time.perf_counter() - began)))
+    engines = [graphs.open(form) for form in forms]
+    for engine in engines:
+        engine.keep(tensors)
     taken = np.full((len(forms), len(batches)), np.inf)
     rounds, end = 0, 0.0
     while rounds <= ROUNDS or time.perf_counter() < end:
@@ -86,5 +105,5 @@ def measure(folder: Path, card: BundleCard, name: str, forms: Mapping[Form, str]
         known = [sizes[form](lengths) for lengths in batches]
         rows = np.array([list(size.values()) for size in known], float)
         found = nnls(rows / taken[number][:, None], np.ones(len(batches)))[0].round(6).tolist()
-        paces[form] = Pace(opening=opening[number], **dict(zip(known[0], found, strict=True)))
+        paces[form] = Pace(opening=graphs.opening[form], **dict(zip(known[0], found, strict=True)))
     return paces

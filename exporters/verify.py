@@ -20,17 +20,13 @@ from benchmarks.records import Example
 from benchmarks.results import write_model
 from benchmarks.scoring import score
 from benchmarks.task import Kind, TaskCard
-from exporters.batching import Form
 from exporters.bundle import CARD, Parity, TaskParity, changing, open_bundle, read_card
 from exporters.comparison import add_options
-from exporters.engines import ENGINES, EngineCard, has_operator, installed, open_engine
-from exporters.pace import with_paces
-from exporters.session import Encoded, Floats, Place, Session, graph_file
+from exporters.engines import ENGINES, EngineCard, installed
+from exporters.pace import Graphs, paced
+from exporters.session import Encoded, Floats, Place, Session
 from harness.decode import decode
 from harness.features import Feature
-
-OTHER_FORMS: tuple[Form, ...] = ("packed", "native")
-"""Those that are compared beside the padded one."""
 
 
 class Reference(Protocol):
@@ -149,7 +145,12 @@ def verify(
 
 
 def verify_engines(
-    folder: Path, reference: Reference, samples: Mapping[str, Sample], atol: float | None, max_drop: float
+    folder: Path,
+    reference: Reference,
+    samples: Mapping[str, Sample],
+    atol: float | None,
+    max_drop: float,
+    timed: bool = True,
 ) -> tuple[dict[str, Parity], list[str]]:
     """Compare every engine that is installed with the original, in each form that the bundle has a graph for.
 
@@ -160,6 +161,7 @@ def verify_engines(
         folder: the bundle. reference, samples: as for `verify`.
         atol: largest difference of engines that compute in fp32; None: of all.
         max_drop: most points that others, or all, may lose.
+        timed: measure the pace of each form too, see `exporters.pace`.
 
     Returns:
         Engine -> report of those that agree; and a sentence for each other one.
@@ -172,23 +174,23 @@ def verify_engines(
     for name in installed():
         exact = atol is not None and name != "openvino-bf16"
         limits = (atol, None) if exact else (None, max_drop)
-        try:
-            reports[name] = verify(Session(folder, engine=name, packed=False), originals, samples, *limits)
-        except PolypromptError as error:
-            if name == ENGINES[0]:
-                raise
-            left_out.append(f"without --engine {name}: {str(error).removesuffix('; nothing was written')}")
-            continue
-        for form in OTHER_FORMS:
-            file = graph_file(card, name, form)
-            if file is None or (form == "native" and not has_operator(name)):
-                continue
+        graphs = Graphs(folder, card, name)
+        for form in graphs.forms:
             try:
-                session = Session(folder, engine=open_engine(name, folder / file, native=form == "native"))
-                found = verify(session, originals, samples, *limits)
-                reports[name] = reports[name].model_copy(update={form: found})
+                found = verify(Session(folder, engine=graphs.open(form)), originals, samples, *limits)
             except PolypromptError as error:
-                left_out.append(f"no {form} form in {name}: {str(error).removesuffix('; nothing was written')}")
+                if name == ENGINES[0] and form == "padded":
+                    raise
+                why = str(error).removesuffix("; nothing was written")
+                left_out.append(
+                    f"without --engine {name}: {why}" if form == "padded" else f"no {form} form in {name}: {why}"
+                )
+                if form == "padded":
+                    break
+            else:
+                reports[name] = found if form == "padded" else reports[name].model_copy(update={form: found})
+        if timed and name in reports:
+            reports[name] = paced(reports[name], graphs)
     return reports, left_out
 
 
@@ -246,9 +248,7 @@ def main() -> int:
         parity = compare_run(options.bundle, card, options.run, *how)
         if all(task.card.name in found.tasks for task in card.tasks for found in parity.values()):
             with changing(options.bundle):  # from now on Session takes engines that were installed since the export
-                write_model(
-                    options.bundle / CARD, with_paces(options.bundle, card.model_copy(update={"parity": parity}))
-                )
+                write_model(options.bundle / CARD, card.model_copy(update={"parity": parity}))
     if options.json:
         report = {name: found.model_dump(mode="json") for name, found in parity.items()} or None
         print(json.dumps({"files": list(card.files), "parity": report}, ensure_ascii=False))

@@ -301,8 +301,8 @@ def test_a_pace_is_what_an_engine_takes(bundle: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(exporters.pace, "open_engine", lambda name, path, second, native: Sleeping(path.name))
     card = open_bundle(bundle)
-    forms = {"padded": "model.onnx", "packed": "packed.onnx", "native": "native.onnx"}
-    measured = exporters.pace.measure(bundle, card, "onnxruntime", forms)
+    forms = ["padded", "packed", "native"]
+    measured = exporters.pace.measure(exporters.pace.Graphs(bundle, card, "onnxruntime"), forms)
     for found, pace in zip(measured.values(), wanted.values(), strict=True):
         for part in ("batch", "piece", "place", "pair"):
             assert getattr(found, part) == pytest.approx(getattr(pace, part), rel=0.3)

@@ -39,7 +39,8 @@ from harness.config import RunConfig, save_config
 from harness.model import PromptedModel
 from harness.screen import Screen
 from harness.store import save_weights
-from tests.speed.inference import Plain, cards, prompted, timed
+from tests.speed.exported import cards, prompted
+from tests.speed.inference import Plain, timed
 from tests.speed.ratios import Spread, interleave, ratios, spread
 
 TASKS, MOST = 16, 64
@@ -117,7 +118,7 @@ def held(bundle: Path) -> float:
 def measure(name: str, folder: Path, rounds: int, screen: Screen) -> dict[str, Spread]:
     """All figures of one encoder."""
     backbone, found = load_backbone(name), {}
-    models = {count: prompted(backbone, count) for count in (1, 8, TASKS, MOST)}
+    models = {count: prompted(backbone, cards(count)) for count in (1, 8, TASKS, MOST)}
     write(models[1], folder / "warm")
     screen.say(f"{name}: exports")
     ways: dict[str, Callable[[], float]] = {
@@ -142,7 +143,7 @@ def measure(name: str, folder: Path, rounds: int, screen: Screen) -> dict[str, S
     added = [add(folder / "16", run, {"task-0": f"further-{number}"}, rows=0)[1] for number in range(rounds + 1)]
     found["milliseconds to add a task"] = spread([1e3 * seconds for seconds in added[1:]])
     screen.say(f"{name}: all tasks at once")
-    shared = prompted(backbone, TASKS, shared=True)
+    shared = prompted(backbone, cards(TASKS), shared=True)
     write(shared, folder / "shared", Form.MIXED)
     write(shared, folder / "all", Form.ALL)
     together, mixed = Session(folder / "all"), Session(folder / "shared")

@@ -6,10 +6,11 @@ and without a prompt: transformers' modules in torch (fp32, bf16; compiled with 
 `torch.onnx.export` makes of them, in ONNX Runtime as it comes and in OpenVINO; and what Optimum exports of the class
 that is fine-tuned for classification, where the environment of `tox -e peers` is there.
 
-ragged: a batch in which rows differ in length: padded, in packed form, split into padded batches, and as
-`exporters.session` computes it, which splits and packs by what each costs the engine.
+ragged: a batch in which rows differ in length: padded; in packed and, where the compiled operator is there, in native
+form; sorted into padded batches, or into padded and packed ones (chosen); and as `exporters.session` computes it, which
+takes of all forms what costs the engine least.
 mixed: rows of 16 tasks in one batch, beside the same rows of one task.
-prefix: the same graph without a prompt, beside what the prompt costs by arithmetic, slots / (6 hidden + pieces).
+cost of a prompt: beside the same graph without one, over what it costs by arithmetic, slots / (6 hidden + pieces).
 limit: time that the needed products take at the speed that the processor has for them in bf16.
 """
 
@@ -22,7 +23,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -34,31 +35,15 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 from benchmarks.errors import PolypromptError, run_command
-from benchmarks.records import Example
-from benchmarks.registry import find_task
-from benchmarks.task import TaskCard
-from exporters.batching import Form, Pace, Plan, plan
-from exporters.bundle import MODEL, PACKED, BundleCard, write_bundle
-from exporters.calibrate import calibrate
-from exporters.engines import Engine, installed, open_engine
-from exporters.export import describe, graph_of, tensors_of
-from exporters.graph import build_graph
-from exporters.pace import measure
-from exporters.packed import build_packed
-from exporters.precision import Precision, in_precision
-from exporters.session import TOKENS_A_BATCH, model_file
+from exporters.engines import installed
 from harness.backbone import Backbone, load_backbone
-from harness.heads import Pooling
-from harness.model import PromptedModel
-from harness.placement import Placement
 from harness.screen import Screen
-from harness.sharing import PromptBank
-from tests.bundles import tiny_manifest
 from tests.speed import optimum
+from tests.speed.exported import SLOTS, cards, exported, prompted, ragged
 from tests.speed.matrices import Shape, peak, row_products
-from tests.speed.ratios import Spread, interleave, ratios, spread
+from tests.speed.ratios import Spread, interleave, ratios
 
-SLOTS, TASKS = 16, 16
+TASKS = 16
 BACKBONES = ("minilm-l6-en", "e5-small-multilingual")
 SHAPES = [(rows, pieces) for rows in (1, 8, 32) for pieces in (16, 64, 128, 256)]
 QUICK = [(1, 64), (32, 64)]
@@ -78,74 +63,6 @@ class Plain(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Logits, [batch, labels]."""
         return self.head(self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state[:, 0])
-
-
-def cards(count: int) -> list[TaskCard]:
-    """So many tasks."""
-    card = find_task("demo-topic").card
-    return [card.model_copy(update={"name": f"task-{number}"}) for number in range(count)]
-
-
-def prompted(backbone: Backbone, tasks: int, slots: int = SLOTS, shared: bool = False) -> PromptedModel:
-    """A model with random prompts in all layers, one a task or one for all; without slots none."""
-    prompt = None
-    if slots:
-        layers, prompts = tuple(range(backbone.layers)), 1 if shared else tasks
-        shape = (prompts, len(layers), 2, backbone.heads, slots, backbone.hidden // backbone.heads)
-        rows = {"": 0} if shared else {card.name: number for number, card in enumerate(cards(tasks))}
-        prompt = PromptBank(torch.randn(shape), rows, Placement(layers=layers))
-    return PromptedModel(backbone, prompt, cards(tasks), Pooling.CLS)
-
-
-class Ours:
-    """A bundle in an engine, with a graph a form.
-
-    Args:
-        folder: the bundle. card: its card. model: what it was made from. engine: name of the engine.
-
-    Attributes:
-        packs: whether there is a packed form.
-    """
-
-    def __init__(self, folder: Path, card: BundleCard, model: PromptedModel, engine: str) -> None:
-        self._folder, self._card, self._name = folder, card, engine
-        self._file = model_file(card, engine)
-        self.packs = self._file == MODEL
-        self._tensors = tensors_of(model, cards(len(model.tasks)))
-        self._engine = self._open(packed=False)
-        self._packed: Engine | None = None
-
-    def _open(self, packed: bool) -> Engine:
-        """As `exporters.session` does."""
-        engine = open_engine(self._name, self._folder / (PACKED if packed else self._file), second=packed)
-        engine.keep(self._tensors)
-        return engine
-
-    @cached_property
-    def paces(self) -> dict[Form, Pace]:
-        """Of the padded and, where there is one, the packed form, as an export measures them."""
-        files: dict[Form, str] = {"padded": self._file, **({"packed": PACKED} if self.packs else {})}
-        return measure(self._folder, self._card, self._name, files)
-
-    def plan(self, lengths: Ints, packed: bool = True) -> Plan:
-        """As a session cuts rows of ascending length; without packing where that is not asked for."""
-        paces = {form: pace for form, pace in self.paces.items() if packed or form == "padded"}
-        return plan(lengths.tolist(), TOKENS_A_BATCH, paces)
-
-    def in_parts(self, parts: Plan, ids: Ints, lengths: Ints, tasks: Ints) -> None:
-        """Compute a plan."""
-        for rows, form in parts.batches:
-            self(ids[rows, : lengths[rows][-1]], lengths[rows], tasks[rows], form == "packed")
-
-    def __call__(self, ids: Ints, lengths: Ints, tasks: Ints, packed: bool = False) -> Any:
-        """Logits, [batch, labels]."""
-        if packed and self._packed is None:
-            self._packed = self._open(packed=True)
-        count = len(ids)
-        feeds = {"input_ids": ids, "lengths": lengths, "task_id": tasks, "token_type_ids": np.zeros_like(ids)}
-        feeds |= {"sequence_rows": np.arange(count), "whole_rows": np.zeros(0, np.int64)}
-        engine = self._packed if packed and self._packed is not None else self._engine
-        return engine.run(["sequence_logits"], feeds)
 
 
 def timed(call: Callable[[], Any]) -> Callable[[], float]:
@@ -205,29 +122,6 @@ def as_openvino_has_it(file: Path, bf16: bool, fed: Callable[..., dict[str, Ints
     return lambda *tensors: request.infer(fed(*tensors), share_inputs=True, share_outputs=True)
 
 
-def forms(model: PromptedModel, folder: Path) -> dict[str, Ours]:
-    """An exported model in each engine and precision that this machine has."""
-    found, about = {}, describe(model, tiny_manifest(model, cards(len(model.tasks))))
-    for precision in (Precision.FP32, Precision.INT8):
-        bundle = folder / precision.value
-        bundle.mkdir(parents=True)
-        graph, packed = (in_precision(graph_of(model, form), precision) for form in (build_graph, build_packed))
-        tensors, tokenizer = tensors_of(model, cards(len(model.tasks))), model.backbone.tokenizer.to_str()
-        card = write_bundle(bundle, about, graph, tensors, tokenizer, packed=packed)
-        if precision is Precision.INT8:
-            card = calibrate(bundle, card, {("task-0", ""): made_up(32)})
-        for engine in installed():
-            name = f"ours, {engine}" + ("" if precision is Precision.FP32 else f" {precision.value}")
-            if (precision, engine) != (Precision.INT8, "openvino-bf16"):
-                found[name] = Ours(bundle, card, model, engine)
-    return found
-
-
-def made_up(count: int) -> list[Example]:
-    """Texts for the ranges of states; what they say has no bearing on time."""
-    return [Example(id=str(number), text=f"the {number} words " * (1 + number % 8)) for number in range(count)]
-
-
 def shape_of(backbone: Backbone) -> Shape:
     """For counting the products of an answer: no layer is trained."""
     inner = backbone.model.config.intermediate_size
@@ -243,74 +137,62 @@ class Bench:
 
     def __init__(self, backbone: Backbone, folder: Path, compiled: bool) -> None:
         self.backbone, self._random = backbone, np.random.default_rng(0)
-        self.ours = forms(prompted(backbone, TASKS), folder / "prompted")
-        self.bare = forms(prompted(backbone, 1, slots=0), folder / "bare")
+        self.ours = exported(prompted(backbone, cards(TASKS)), cards(TASKS), folder / "prompted")
+        self.bare = exported(prompted(backbone, cards(1), slots=0), cards(1), folder / "bare")
         self.others = others(backbone, folder, compiled)
 
     def _pieces(self, rows: int, pieces: int) -> Ints:
         return self._random.integers(5, self.backbone.tokenizer.get_vocab_size(), (rows, pieces))
 
     def equal(self, rows: int, pieces: int, seconds: float) -> dict[str, Spread]:
-        """Rows of one length: ours and the limit of the processor beside each of the others."""
+        """Rows of one length: ours, padded and as in a session, and the limit of the processor beside the others."""
         ids, lengths, tasks = self._pieces(rows, pieces), np.full(rows, pieces), np.zeros(rows, np.int64)
         tensors = torch.from_numpy(ids), torch.ones(rows, pieces, dtype=torch.long)
         shape = shape_of(self.backbone)
         needed = rows * row_products(shape, pieces).all
+        mine = [(name, way) for name in self.ours for way in ("padded", "as in a session")]
         with torch.inference_mode():
             ways = {name: timed(partial(call, *tensors)) for name, call in self.others.items()}
-            ways |= {name: timed(partial(call, ids, lengths, tasks)) for name, call in self.ours.items()}
+            all_ = {name: one.ways(ids, lengths, tasks) for name, one in self.ours.items()}
+            ways |= {f"ours, {name}, {way}": timed(all_[name][way]) for name, way in mine}
             ways["limit"] = lambda: needed / peak(shape, [(rows, pieces)])
             times = interleave(ways, seconds, least=3)
-        pairs = [(mine, other) for mine in self.ours for other in (*self.others, "limit")]
-        return {f"{rows}x{pieces} {mine} : {other}": ratios(times[other], times[mine]) for mine, other in pairs}
+        pairs = [(f"ours, {name}, {way}", other) for name, way in mine for other in (*self.others, "limit")]
+        return {f"{rows}x{pieces} {one} : {other}": ratios(times[other], times[one]) for one, other in pairs}
 
     def mixed(self, rows: int, pieces: int, seconds: float) -> dict[str, Spread]:
-        """Rows of all tasks beside rows of one; and no prompt at all beside prompts."""
+        """Rows of all tasks beside rows of one; and no prompt at all beside prompts; by form."""
         ids, lengths, found = self._pieces(rows, pieces), np.full(rows, pieces), {}
         one, all_ = np.zeros(rows, np.int64), np.arange(rows) % TASKS
         for name, mine in self.ours.items():
-            ways = {
-                "mixed": timed(partial(mine, ids, lengths, all_)),
-                "one task": timed(partial(mine, ids, lengths, one)),
-                "no prompt": timed(partial(self.bare[name], ids, lengths, one)),
-            }
-            times = interleave(ways, seconds, least=5)
-            found[f"{rows}x{pieces} {name}, mixed tasks : one task"] = ratios(times["one task"], times["mixed"])
-            cost = [
-                (with_ - without) / without
-                for with_, without in zip(times["one task"], times["no prompt"], strict=True)
-            ]
-            arithmetic = SLOTS / (6 * self.backbone.hidden + pieces)
-            found[f"{rows}x{pieces} {name}, cost of a prompt : its arithmetic"] = spread([c / arithmetic for c in cost])
+            for form in (form for form in ("padded", "native") if form in mine.engines):
+                ways = {
+                    "mixed": timed(partial(mine.run, form, ids, lengths, all_)),
+                    "one task": timed(partial(mine.run, form, ids, lengths, one)),
+                    "no prompt": timed(partial(self.bare[name].run, form, ids, lengths, one)),
+                }
+                times = interleave(ways, seconds, least=5)
+                title = f"{rows}x{pieces} ours, {name}, {form}"
+                found[f"{title}, mixed tasks : one task"] = ratios(times["one task"], times["mixed"])
+                costs = ratios(times["one task"], times["no prompt"])
+                arithmetic = SLOTS / (6 * self.backbone.hidden + pieces)
+                parts = [(value - 1) / arithmetic for value in (costs.value, costs.low, costs.high)]
+                found[f"{title}, cost of a prompt : its arithmetic"] = Spread(*parts)
         return found
 
     def ragged(self, rows: int, seconds: float) -> dict[str, Spread]:
         """A batch of rows of different lengths: as in a session, and in other ways, beside one padded batch."""
         longest, share = RAGGED
-        lengths = np.sort(ragged(rows, longest, share, self._random))
+        lengths = ragged(rows, longest, share, self._random)
         ids, tasks, found = self._pieces(rows, longest), np.zeros(rows, np.int64), {}
         for name, mine in self.ours.items():
-            split, chosen = mine.plan(lengths, packed=False), mine.plan(lengths)
-            ways = {
-                "padded": timed(partial(mine, ids, lengths, tasks)),
-                **({"packed": timed(partial(mine, ids, lengths, tasks, packed=True))} if mine.packs else {}),
-                "split": timed(partial(mine.in_parts, split, ids, lengths, tasks)),
-                "as in a session": timed(partial(mine.in_parts, chosen, ids, lengths, tasks)),
-            }
+            ways = {way: timed(call) for way, call in mine.ways(ids, lengths, tasks).items()}
             times = interleave(ways, seconds, least=3)
-            real = f"{rows}x{longest}, {lengths.sum() / ids.size:.0%} real, {name}"
-            for way in list(ways)[1:]:
-                found[f"{real}, {way} : padded"] = ratios(times["padded"], times[way])
+            real = f"{rows}x{longest}, {lengths.sum() / ids.size:.0%} real, ours, {name}"
+            for way in ways:
+                if way != "padded":
+                    found[f"{real}, {way} : padded"] = ratios(times["padded"], times[way])
         return found
-
-
-def ragged(rows: int, longest: int, share: float, random: np.random.Generator) -> Ints:
-    """Lengths of rows, of which one is the longest and the mean is a share of it."""
-    lengths = random.exponential(1.0, rows)
-    for _ in range(20):  # cut at both ends, and scaled again
-        lengths = np.clip(lengths * share * longest / lengths.mean(), 3, longest)
-    lengths[lengths.argmax()] = longest
-    return lengths.round().astype(np.int64)
 
 
 def main() -> int:
@@ -333,7 +215,9 @@ def main() -> int:
                 screen.say(f"{name}: {rows}x{pieces}")
                 results |= bench.equal(rows, pieces, seconds)
             screen.say(f"{name}: mixed tasks, rows of different lengths")
-            results |= bench.mixed(32, 64, seconds / 3) | bench.ragged(32, seconds / 3)
+            for rows, pieces in ((1, 64), (32, 64)):
+                results |= bench.mixed(rows, pieces, seconds / 3)
+            results |= bench.ragged(32, seconds / 3)
             found |= {f"{name} {key}": value for key, value in results.items()}
     if arguments.json:
         print(json.dumps({"ratios": {name: ratio.record for name, ratio in found.items()}}, indent=1))

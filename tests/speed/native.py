@@ -3,6 +3,7 @@
 Eight classification tasks with 16 slots each in all layers, mixed in batches whose rows differ in length. *native* is
 the graph of `exporters.native_form`, *padded* the standard one, *packed* the one of `exporters.packed`, *sorted* the
 standard one on batches that `exporters.batching` cuts, *chosen* what it cuts of both. Pieces are random.
+`tests.speed.inference` shows what a session makes of all of them.
 
 equal: rows of one length. share: of the speed that the processor's matrix products have, counted over real pieces
 (`tests.speed.matrices`); in bf16, or in fp32 where it has no bf16.
@@ -37,28 +38,15 @@ from benchmarks import data
 from benchmarks.errors import MissingData, PolypromptError, run_command
 from benchmarks.records import Example
 from benchmarks.registry import find_task
-from benchmarks.results import write_model
-from benchmarks.task import TaskCard
-from exporters.batching import Form, Pace, plan
-from exporters.bundle import CARD, BundleCard, Parity, write_bundle
-from exporters.calibrate import calibrate
-from exporters.engines import Engine, EngineCard, has_operator, installed, open_engine
-from exporters.export import describe, graph_of, tensors_of
-from exporters.graph import build_graph
-from exporters.native_form import build_native
-from exporters.pace import with_paces
-from exporters.packed import build_packed
-from exporters.precision import Precision, in_precision
-from exporters.session import TOKENS_A_BATCH, Session, graph_file
-from harness.backbone import Backbone, load_backbone
-from harness.heads import Pooling
-from harness.model import PromptedModel
-from harness.placement import Placement
+from exporters.batching import Form
+from exporters.engines import has_operator, installed
+from exporters.precision import Precision
+from exporters.session import Session
+from harness.backbone import load_backbone
 from harness.screen import Screen
-from harness.sharing import PromptBank
-from tests.bundles import tiny_manifest
 from tests.speed import optimum
-from tests.speed.inference import SLOTS, Plain, cards, ragged, shape_of, timed
+from tests.speed.exported import bundle_of, cards, exported, prompted, ragged
+from tests.speed.inference import Plain, shape_of, timed
 from tests.speed.matrices import peak, row_products
 from tests.speed.ratios import Spread, interleave, ratios, spread
 from tests.speed.rows import DATA
@@ -86,85 +74,6 @@ GOALS = {
 """Of the 12 layers; ratio -> what it is meant to reach."""
 
 Ints = NDArray[np.int64]
-Way = Callable[[], float]
-
-
-def model_of(backbone: Backbone, tasks: Sequence[TaskCard]) -> PromptedModel:
-    """A model with a random prompt a task in all layers."""
-    layers = tuple(range(backbone.layers))
-    bank = torch.randn(len(tasks), len(layers), 2, backbone.heads, SLOTS, backbone.hidden // backbone.heads)
-    rows = {card.name: number for number, card in enumerate(tasks)}
-    return PromptedModel(backbone, PromptBank(bank, rows, Placement(layers=layers)), list(tasks), Pooling.CLS)
-
-
-def bundle_of(model: PromptedModel, tasks: Sequence[TaskCard], folder: Path, precision: Precision) -> BundleCard:
-    """A bundle with all graphs, and the paces of each engine as an export measures them."""
-    folder.mkdir(parents=True)
-    about = describe(model, tiny_manifest(model, list(tasks))).model_copy(update={"precision": precision.value})
-    graphs = [in_precision(graph_of(model, form), precision) for form in (build_graph, build_packed, build_native)]
-    tensors, tokenizer = tensors_of(model, list(tasks)), model.backbone.tokenizer.to_str()
-    card = write_bundle(folder, about, graphs[0], tensors, tokenizer, packed=graphs[1], native=graphs[2])
-    if precision is Precision.INT8:
-        texts = [Example(str(number), "the team won the match in the last minute " * number) for number in range(1, 9)]
-        one = next(card for card in tasks if card.kind == "classification")
-        card = calibrate(folder, card, {(one.name, ""): texts})
-    parity = {name: _unchecked(card, name) for name in installed() if precision is Precision.FP32 or "bf" not in name}
-    card = with_paces(folder, card.model_copy(update={"parity": parity}))
-    write_model(folder / CARD, card)
-    return card
-
-
-def _unchecked(card: BundleCard, name: str) -> Parity:
-    """A report as if an engine agreed in all forms that there are; how well is no matter of speed."""
-    engine = EngineCard(name=name, version="", device="cpu", threads=None, precision="", attention="")
-    report = Parity(engine=engine, atol=None, max_drop=None, difference=0, drop=0, milliseconds=1, tasks={})
-    others = {form: report for form in ("packed", "native") if graph_file(card, name, form)}
-    if not has_operator(name):
-        others.pop("native", None)
-    return report.model_copy(update=others)
-
-
-class Forms:
-    """A bundle in an engine, with a graph a form.
-
-    Args:
-        folder: the bundle. card: its card. model: what it was made from. tasks: its tasks. name: of the engine.
-    """
-
-    def __init__(
-        self, folder: Path, card: BundleCard, model: PromptedModel, tasks: Sequence[TaskCard], name: str
-    ) -> None:
-        self.engines: dict[Form, Engine] = {}
-        self.paces: dict[Form, Pace] = {}
-        tensors = tensors_of(model, list(tasks))
-        for form, report in card.parity[name].forms.items():
-            file = graph_file(card, name, form)
-            assert file is not None  # there is a report
-            engine = open_engine(name, folder / file, second=form != "padded", native=form == "native")
-            engine.keep(tensors)
-            self.engines[form] = engine
-            self.paces[form] = report.pace or Pace(batch=100, piece=1)
-
-    def run(self, form: Form, ids: Ints, lengths: Ints, tasks: Ints) -> Any:
-        """Logits, [batch, labels]."""
-        feeds = {"input_ids": ids, "lengths": lengths, "task_id": tasks, "token_type_ids": np.zeros_like(ids)}
-        feeds |= {"sequence_rows": np.arange(len(ids)), "whole_rows": np.zeros(0, np.int64)}
-        return self.engines[form].run(["sequence_logits"], feeds)
-
-    def cut(self, forms: Sequence[Form], ids: Ints, lengths: Ints, tasks: Ints) -> None:
-        """Rows of ascending length in the batches that cost least."""
-        paces = {form: self.paces[form] for form in forms if form in self.paces}
-        for rows, form in plan(lengths.tolist(), TOKENS_A_BATCH, paces).batches:
-            self.run(form, ids[rows, : lengths[rows][-1]], lengths[rows], tasks[rows])
-
-    def ways(self, ids: Ints, lengths: Ints, tasks: Ints) -> dict[str, Way]:
-        """All ways to compute a batch, by name."""
-        given = ids, lengths, tasks
-        found: dict[str, Way] = {form: timed(partial(self.run, form, *given)) for form in self.engines}
-        found["sorted"] = timed(partial(self.cut, ["padded"], *given))
-        if "packed" in self.engines:
-            found["chosen"] = timed(partial(self.cut, ["padded", "packed"], *given))
-        return found
 
 
 class Bench:
@@ -176,13 +85,7 @@ class Bench:
 
     def __init__(self, name: str, folder: Path) -> None:
         self.backbone, self._random, self.tasks = load_backbone(name), np.random.default_rng(0), cards(TASKS)
-        model = model_of(self.backbone, self.tasks)
-        self.forms: dict[str, Forms] = {}
-        for precision in (Precision.FP32, Precision.INT8):
-            there = folder / precision.value
-            card = bundle_of(model, self.tasks, there, precision)
-            mark = "" if precision is Precision.FP32 else f" {precision.value}"
-            self.forms |= {f"{one}{mark}": Forms(there, card, model, self.tasks, one) for one in card.parity}
+        self.forms = exported(prompted(self.backbone, self.tasks), self.tasks, folder)
 
     def _batch(self, lengths: Ints) -> tuple[Ints, Ints, Ints]:
         pieces = self.backbone.tokenizer.get_vocab_size()
@@ -192,9 +95,11 @@ class Bench:
     def ragged(self, title: str, seconds: float) -> dict[str, Spread]:
         """Rows of different lengths: native beside each other way, in the same engine and in those that are usual."""
         rows, longest, share = RAGGED[title]
-        lengths = np.sort(ragged(rows, longest, share, self._random))
+        lengths = ragged(rows, longest, share, self._random)
         batch = self._batch(lengths)
-        ways = {f"{way} {name}": call for name, one in self.forms.items() for way, call in one.ways(*batch).items()}
+        ways = {
+            f"{way} {name}": timed(call) for name, one in self.forms.items() for way, call in one.ways(*batch).items()
+        }
         times, found = interleave(ways, seconds, least=2), {}
         for name, one in self.forms.items():
             if "native" not in one.engines:
@@ -245,7 +150,7 @@ class Texts:
     ) -> None:
         self.backbone, self._rows = load_backbone(name), rows
         tasks = [find_task(task).card for task in rows]
-        model = model_of(self.backbone, tasks)
+        model = prompted(self.backbone, tasks)
         self.sessions: dict[str, Session] = {}
         for precision in precisions:
             card = bundle_of(model, tasks, folder / precision.value, precision)
