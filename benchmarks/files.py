@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -38,6 +38,19 @@ def write_atomic(path: Path, content: bytes | str | Callable[[BinaryIO], None]) 
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def put_in_place(files: Mapping[Path, Path]) -> None:
+    """Move files with what `write_atomic` promises of each, and one wait for the disk for all of them.
+
+    Args:
+        files: place -> where the content was written, on the same file system; folders are made if absent.
+    """
+    os.sync()
+    for path, written in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        written.replace(path)
+    os.sync()
 
 
 def sha256(path: Path) -> str:

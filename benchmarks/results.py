@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -257,22 +258,32 @@ def read_predictions(path: Path) -> list[Prediction]:
     number = 0
     try:
         rows = []
-        with _opened(path) as file:
-            for number, line in enumerate(file, 1):
-                row = json.loads(line)
-                value, gold, scores = _value(row["prediction"]), _optional(row["gold"]), tuple(row.get("scores", ()))
-                rows.append(Prediction(row["id"], value, gold, scores, row.get("best"), row.get("group", "")))
+        lines = _lines(path)
+        read = _together(lines)
+        for number, line in enumerate(lines, 1):
+            row = read[number - 1] if read else json.loads(line)
+            value, gold, scores = _value(row["prediction"]), _optional(row["gold"]), tuple(row.get("scores", ()))
+            rows.append(Prediction(row["id"], value, gold, scores, row.get("best"), row.get("group", "")))
         return rows
     except FileNotFoundError:
         raise PolypromptError(f"{path}: no such predictions file") from None
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-        raise PolypromptError(f"{path}:{number + 1}: damaged predictions file ({error})") from None
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise PolypromptError(f"{path}:{max(number, 1)}: damaged predictions file ({error})") from None
 
 
-def _opened(path: Path) -> IO[str]:
-    with path.open("rb") as file:
-        compressed = file.read(2) == b"\x1f\x8b"
-    return gzip.open(path, "rt", encoding="utf-8") if compressed else path.open(encoding="utf-8")
+def _lines(path: Path) -> list[str]:
+    content = path.read_bytes()
+    text = (gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content).decode("utf-8")
+    return text.removesuffix("\n").split("\n") if text else []
+
+
+def _together(lines: list[str]) -> list[Any]:
+    """What the lines hold, read in one go, which is several times as fast; nothing where one of them is damaged."""
+    try:
+        found = json.loads(f"[{','.join(lines)}]")
+    except ValueError:
+        return []
+    return found if len(found) == len(lines) else []
 
 
 def _line(row: Prediction) -> dict[str, object]:

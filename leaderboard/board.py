@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, IntFlag
@@ -146,6 +147,9 @@ class Figure:
     run: str
 
 
+_FIGURE = ("score", "low", "high", "rank_low", "rank_high", "group", "parts", "examples", "flags")
+
+
 @dataclass(frozen=True, eq=False)
 class Table:
     """Figures of rows by column, each kind of number in an array of its own, `[rows, columns]`.
@@ -182,20 +186,29 @@ class Table:
 
     def figure(self, row: int, column: int) -> Figure | None:
         """The figure of a row in a column, by number; None: missing."""
-        if np.isnan(self.score[row, column]):
+        return self._figure(row, *(getattr(self, name)[row, column].item() for name in _FIGURE))
+
+    def figures(self, row: int) -> tuple[Figure | None, ...]:
+        """All figures of a row."""
+        numbers = (getattr(self, name)[row].tolist() for name in _FIGURE)
+        return tuple(self._figure(row, *of_column) for of_column in zip(*numbers, strict=True))
+
+    def _figure(
+        self, row: int, score: float, low: float, high: float, first: int, last: int, group: int, parts: int,
+        examples: int, flags: int,
+    ) -> Figure | None:  # fmt: skip
+        if math.isnan(score):
             return None
-        at = row, column
-        ranked, known = bool(self.rank_low[at]), not np.isnan(self.low[at])
-        runs = self.rows[row].runs
+        known, ranked, runs = not math.isnan(low), bool(first), self.rows[row].runs
         return Figure(
-            score=float(self.score[at]),
-            low=float(self.low[at]) if known else None,
-            high=float(self.high[at]) if known else None,
-            rank=(int(self.rank_low[at]), int(self.rank_high[at])) if ranked else None,
-            group=int(self.group[at]) if ranked else None,
-            parts=int(self.parts[at]),
-            examples=int(self.examples[at]),
-            flags=Flag(int(self.flags[at])),
+            score=score,
+            low=low if known else None,
+            high=high if known else None,
+            rank=(first, last) if ranked else None,
+            group=group if ranked else None,
+            parts=parts,
+            examples=examples,
+            flags=Flag(flags),
             run=runs[0] if runs else "",
         )
 

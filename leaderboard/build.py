@@ -5,16 +5,22 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from benchmarks.errors import PolypromptError, run_command
-from benchmarks.files import write_atomic
+from benchmarks.files import put_in_place, write_atomic
 from benchmarks.schema import results_schema
-from leaderboard.board import Board, Standing
-from leaderboard.site import Site
+from leaderboard.board import Board, RunView, Standing
+from leaderboard.processes import in_processes
+from leaderboard.site import Part, Site
 from leaderboard.tables import make_board
+
+SHARED_RUNS = 50
+"""Runs of which on pages are made by several processes; to start them takes longer for fewer."""
 
 LISTED = "files.json"
 """The file of a site that lists all others: what the next build no longer makes is removed."""
@@ -68,26 +74,61 @@ def write(board: Board, out: Path, data_dir: Path | None = None) -> tuple[int, i
     Returns:
         How many were written, and removed.
     """
-    names: list[str] = []
-    written = 0
+    site = Site(board, data_dir)
+    out.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".new-", dir=out) as new:
 
-    def put(name: str, content: bytes) -> None:
-        nonlocal written
-        names.append(name)
-        path = out / name
-        if not (path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content):
-            write_atomic(path, content)
-            written += 1
+        def job(part: Part) -> Callable[[], dict[str, bool]]:
+            return partial(_write, out, Path(new), part)
 
-    for name, text in Site(board, data_dir).files():
-        put(name, text.encode("utf-8"))
-    put("results.schema.json", (json.dumps(results_schema(), indent=2) + "\n").encode())
-    for run in board.runs:
-        for name in run.files:
-            put(f"runs/{run.id}/{name}", (run.folder / name).read_bytes())
+        parts: list[Part] = [_schema, *(partial(_copied, run) for run in board.runs), *site.plain()]
+        processes = 1 if len(board.runs) < SHARED_RUNS else None
+        made = in_processes([job(part) for part in parts], [job(part) for part in site.drawn()], processes)
+        names = {name: differs for one in made for name, differs in one.items()}
+        changed = [name for name, differs in names.items() if differs]
+        put_in_place({out / name: Path(new, name) for name in changed})
     removed = _remove(out, set(names))
-    put(LISTED, (json.dumps(sorted(names), indent=0) + "\n").encode())
-    return written, removed
+    listed = (json.dumps(sorted(names), indent=0) + "\n").encode()
+    relisted = _differs(out / LISTED, listed)
+    if relisted:
+        write_atomic(out / LISTED, listed)
+    return len(changed) + relisted, removed
+
+
+def _write(out: Path, new: Path, part: Part) -> dict[str, bool]:
+    """Write those files of a part of the site that differ from what is there.
+
+    Args:
+        out: the site. new: where they are written.
+
+    Returns:
+        Name -> whether it differs.
+    """
+    found = {}
+    for name, text in part():
+        content = text.encode("utf-8")
+        found[name] = _differs(out / name, content)
+        if found[name]:
+            path = new / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+    return found
+
+
+def _differs(path: Path, content: bytes) -> bool:
+    try:
+        return path.stat().st_size != len(content) or path.read_bytes() != content
+    except OSError:
+        return True
+
+
+def _schema() -> Iterator[tuple[str, str]]:
+    yield "results.schema.json", json.dumps(results_schema(), indent=2) + "\n"
+
+
+def _copied(run: RunView) -> Iterator[tuple[str, str]]:
+    for name in run.files:
+        yield f"runs/{run.id}/{name}", (run.folder / name).read_bytes().decode("utf-8")
 
 
 def _remove(out: Path, kept: set[str]) -> int:

@@ -54,8 +54,12 @@ class Drilldown:
                         files[found.language] = run.folder, found.predictions
                         left -= min(found.examples, MOST_ROWS)
 
+    def has(self, suite: SuiteView, task: TaskView) -> bool:
+        """Whether there is anything to show of a task."""
+        return (suite.name, task.card.name) in self.places
+
     def task(self, suite: SuiteView, task: TaskView, name: str) -> Iterator[tuple[str, Any]]:
-        """Name and content of each data file of a task; the one called `name` comes last, and only if there is any.
+        """Name and content of each data file of a task that has any; the one called `name` comes last.
 
         Args:
             suite, task: which. name: of its index, which says where the files of each system and language are.
@@ -81,12 +85,9 @@ class Drilldown:
             if found := _texts(task, language, self.data_dir, ids[language]):
                 texts[language] = f"{folder}/text-{named[language]}"
                 yield texts[language], found
-        if files:
-            order = [code for code in task.card.languages if code in ids] + sorted(
-                ids.keys() - set(task.card.languages)
-            )
-            languages = [(code, f"{language_name(code)} ({code})") for code in order]
-            yield name, {"files": files, "languages": languages, "texts": texts, "cut": MOST_ROWS if cut else 0}
+        order = [code for code in task.card.languages if code in ids] + sorted(ids.keys() - set(task.card.languages))
+        languages = [(code, f"{language_name(code)} ({code})") for code in order]
+        yield name, {"files": files, "languages": languages, "texts": texts, "cut": MOST_ROWS if cut else 0}
 
 
 def _read(folder: Path, path: str) -> list[Prediction]:

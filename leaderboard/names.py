@@ -54,7 +54,10 @@ def points(number: float | None, digits: int = 1) -> str:
     """One decimal, with a real minus sign; a dash for what is not a number."""
     if number is None or not math.isfinite(number):
         return "–"
-    return re.sub(r"^-(0\.?0*)$", r"\1", f"{number:.{digits}f}").replace("-", "−")
+    text = f"{number:.{digits}f}"
+    if text.startswith("-"):
+        text = f"−{text[1:]}" if text.strip("-0.") else text[1:]
+    return text
 
 
 def share(percent: float) -> str:

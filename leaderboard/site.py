@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -12,7 +13,7 @@ from markupsafe import Markup
 from leaderboard import cells, datafiles, names
 from leaderboard.address import Addresses
 from leaderboard.assets import assets
-from leaderboard.board import Board, Column, Figure, Row, RunScore, RunView, SuiteView, Table, TaskView
+from leaderboard.board import Board, Column, Figure, LanguageView, Row, RunScore, RunView, SuiteView, Table, TaskView
 from leaderboard.costs import COSTS, CostColumn, known
 from leaderboard.drawings import curve_plot, gap_plot, pareto_plots, setting_plots
 from leaderboard.examples import Drilldown, may_be_shown
@@ -22,6 +23,9 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 STATIC_CELLS = 1500
 """Figures of a table that stand in the page itself, in whole rows and at least twenty; scripts show all rows."""
+
+Part = Callable[[], Iterator[tuple[str, str]]]
+"""Makes files: path relative to the site, and content."""
 
 FULL_SCORES = 200
 """Up to so many scores the page of a run lists every metric; more are shown as a matrix of the main ones."""
@@ -74,31 +78,45 @@ class Site:
 
     def files(self) -> Iterator[tuple[str, str]]:
         """Path relative to the site -> content, one after another: all of them need not fit in memory."""
-        yield from assets().items()
-        yield from self._data()
-        tops = [_view(suite.overview, "", 5) for suite in self.board.suites]
-        yield self._page("index.html", "index.html", tops=tops)
-        yield self._page("runs.html", "runs.html")
-        yield self._page("compare.html", "compare.html")
+        for part in (*self.drawn(), *self.plain()):
+            yield from part()
+
+    def drawn(self) -> list[Part]:
+        """Those parts of the site that have plots. Their library has threads, so that one process has to make them."""
+        parts: list[Part] = []
         for suite in self.board.suites:
-            yield from self._suite(suite)
+            parts.append(partial(self._suite, suite))
+            parts += [partial(self._task, suite, task) for task in suite.tasks]
+        return parts + [partial(self._run, run) for run in self.board.runs if run.curve]
+
+    def plain(self) -> list[Part]:
+        """All other parts, what takes long first."""
+        parts: list[Part] = []
+        for suite in self.board.suites:
             for task in suite.tasks:
-                yield from self._task(suite, task)
-        for language in self.board.languages:
-            name = self.addresses.data_of_language(language.code)
-            view = _view(language.table, name)
-            yield self._page("language.html", self.addresses.language(language.code), language=language, view=view)
-            yield self._table_file(language.table, name)
-        for run in self.board.runs:
-            yield self._run(run)
+                parts += [partial(self._examples, suite, task), partial(self._task_data, task, suite)]
+        parts += [self._assets, self._data, self._first]
+        parts += [partial(self._language, language) for language in self.board.languages]
+        parts += [partial(self._run, run) for run in self.board.runs if not run.curve]
+        return parts + [partial(self._replicates, row) for row in self.board.replicates]
+
+    def _assets(self) -> Iterator[tuple[str, str]]:
+        yield from assets().items()
 
     def _data(self) -> Iterator[tuple[str, str]]:
         board = self.board
         yield _file("systems", datafiles.systems(board))
         yield _file("search", datafiles.search(board, self.addresses))
         yield _file("keys", datafiles.keys(board))
-        for row, found in board.replicates.items():
-            yield _file(f"replicates/{row}", datafiles.replicates(found))
+
+    def _replicates(self, row: str) -> Iterator[tuple[str, str]]:
+        yield _file(f"replicates/{row}", datafiles.replicates(self.board.replicates[row]))
+
+    def _first(self) -> Iterator[tuple[str, str]]:
+        tops = [_view(suite.overview, "", 5) for suite in self.board.suites]
+        yield self._page("index.html", "index.html", tops=tops)
+        yield self._page("runs.html", "runs.html")
+        yield self._page("compare.html", "compare.html")
 
     def _suite(self, suite: SuiteView) -> Iterator[tuple[str, str]]:
         name, table = self.addresses.data_of_suite(suite.name), suite.overview
@@ -112,37 +130,47 @@ class Site:
 
     def _task(self, suite: SuiteView, task: TaskView) -> Iterator[tuple[str, str]]:
         place = suite.name, task.card.name
-        name = self.addresses.data_of_task(*place)
-        index, examples = f"examples/{name}/index", False
-        for file, content in self.drilldown.task(suite, task, index):
-            examples |= file == index
-            yield _file(file, content)
-        if examples:
-            path, shown = self.addresses.examples(*place), may_be_shown(task.licence)
-            yield self._page("examples.html", path, suite=suite, task=task, data=index, open=shown)
         yield self._page(
             "task.html",
             self.addresses.task(*place),
             suite=suite,
             task=task,
-            view=_view(task.by_language, name),
+            view=_view(task.by_language, self.addresses.data_of_task(*place)),
             metrics=_view(task.metrics, "") if len(task.metrics.columns) > 1 else None,
             gap=gap_plot(task),
             settings=setting_plots(self.board, task),
             trained=task.card.train_language,
-            examples=examples,
+            examples=self.drilldown.has(suite, task),
             safe_url=task.url if task.url.startswith("https://") else "",
         )
+
+    def _task_data(self, task: TaskView, suite: SuiteView) -> Iterator[tuple[str, str]]:
+        name = self.addresses.data_of_task(suite.name, task.card.name)
         yield self._table_file(task.by_language, name)
         if task.breakdowns:
             yield _file(f"{name}.errors", datafiles.errors(task))
 
-    def _run(self, run: RunView) -> tuple[str, str]:
+    def _examples(self, suite: SuiteView, task: TaskView) -> Iterator[tuple[str, str]]:
+        if self.drilldown.has(suite, task):
+            place = suite.name, task.card.name
+            index = f"examples/{self.addresses.data_of_task(*place)}/index"
+            for file, content in self.drilldown.task(suite, task, index):
+                yield _file(file, content)
+            path, shown = self.addresses.examples(*place), may_be_shown(task.licence)
+            yield self._page("examples.html", path, suite=suite, task=task, data=index, open=shown)
+
+    def _language(self, language: LanguageView) -> Iterator[tuple[str, str]]:
+        name = self.addresses.data_of_language(language.code)
+        view = _view(language.table, name)
+        yield self._page("language.html", self.addresses.language(language.code), language=language, view=view)
+        yield self._table_file(language.table, name)
+
+    def _run(self, run: RunView) -> Iterator[tuple[str, str]]:
         scores = run.scores  # made when asked for
         tasks: dict[tuple[str, str], dict[str, list[RunScore]]] = {}
         for score in scores:
             tasks.setdefault((score.suite, score.task), {}).setdefault(score.language, []).append(score)
-        return self._page(
+        yield self._page(
             "run.html",
             self.addresses.run(run.id),
             run=run,
@@ -223,7 +251,6 @@ def _view(table: Table, data: str, rows: int | None = None, *, usual: bool = Fal
     """A table with its first rows: as many as keep a page light."""
     most = max(20, STATIC_CELLS // len(table.columns)) if rows is None else rows
     lines = tuple(
-        Line(row, tuple(table.figure(at, n) for n in range(len(table.columns))), tuple(table.best[at].tolist()))
-        for at, row in enumerate(table.rows[:most])
+        Line(row, table.figures(at), tuple(table.best[at].tolist())) for at, row in enumerate(table.rows[:most])
     )
     return TableView(table, data, lines, known(table.rows), usual)

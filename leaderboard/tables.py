@@ -6,6 +6,7 @@ million scores fit in memory.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -45,7 +46,7 @@ from leaderboard.quoted import Quote, quotes
 from leaderboard.ranking import ranks
 from leaderboard.runs import Run, collect_runs, joined_by_seed
 
-FEWEST, BUDGET = 200, 2**28
+FEWEST, BUDGET = 200, 2**27
 """Replicates that are handed on for comparisons: at least so many a column, else as many as these bytes hold in all."""
 
 MANY_ROWS = 200
@@ -679,19 +680,21 @@ def _run_view(run: Run, maker: _Maker) -> RunView:
 
 def _run_scores(run: Run, low: Floats | None, high: Floats | None) -> tuple[RunScore, ...]:
     digest, found = run.digest, []
-    for cell, place in enumerate(digest.places):
+    nothing = [math.nan] * len(digest.scores)
+    lows, highs = (nothing if ends is None else ends.tolist() for ends in (low, high))
+    numbers = zip(digest.scores.tolist(), digest.guesses.tolist(), lows, highs, strict=True)
+    of_cells = zip(digest.places, digest.examples.tolist(), digest.limited.tolist(), strict=True)
+    for cell, (place, examples, limited) in enumerate(of_cells):
+        sha256 = digest.hashes[cell].tobytes().hex() if place.path else ""
         for offset, metric in enumerate(place.metrics):
-            number = digest.first[cell] + offset
-            known = low is not None and high is not None and not np.isnan(low[number])
+            value, guess, lowest, highest = next(numbers)
+            known = not math.isnan(lowest)
             found.append(
                 RunScore(
-                    place.task, place.suite, place.language, place.split, metric, offset == 0,
-                    float(digest.scores[number]),
-                    None if np.isnan(digest.guesses[number]) else float(digest.guesses[number]),
-                    float(low[number]) if known and low is not None else None,
-                    float(high[number]) if known and high is not None else None,
-                    int(digest.examples[cell]), bool(digest.limited[cell]), place.path,
-                    bytes(digest.hashes[cell]).hex() if place.path else "", digest.doubts.get(cell, ()),
+                    place.task, place.suite, place.language, place.split, metric, offset == 0, value,
+                    None if math.isnan(guess) else guess,
+                    lowest if known else None, highest if known else None,
+                    examples, limited, place.path, sha256, digest.doubts.get(cell, ()),
                 )
             )  # fmt: skip
     return tuple(found)
