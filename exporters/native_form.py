@@ -37,6 +37,10 @@ def build_native(weights: EncoderWeights, blueprint: Blueprint) -> Graph:
 
 
 class _Native(Writer):
+    def __init__(self, weights: EncoderWeights, blueprint: Blueprint) -> None:
+        super().__init__(weights, blueprint)
+        self.shapes: list[onnx.ValueInfoProto] = []
+
     real_places, stands, starts = "native.places", "native.stands", "native.starts"
     """Of each real piece its place among the padded ones and in its row, [pieces]; of each row its first piece, and
     behind them the number of pieces, [batch + 1]."""
@@ -47,6 +51,7 @@ class _Native(Writer):
     def model(self, results: Sequence[onnx.ValueInfoProto], version: int) -> onnx.ModelProto:
         """See `Nodes`."""
         model = super().model(results, version)
+        model.graph.value_info.extend(self.shapes)
         model.opset_import.append(helper.make_opsetid(DOMAIN, VERSION))
         return model
 
@@ -99,13 +104,17 @@ class _Native(Writer):
             starts: of each row's queries, [batch + 1].
         """
         name, hidden = f"layer.{number}", self.weights.hidden
-        none = self.constant("no_prefix", np.zeros((1, 0, hidden), np.float32))
+        # of a prefix without slots there is one all the same: OpenVINO takes a tensor without elements for a number
+        none = self.constant("no_prefix", np.zeros((1, 1, hidden), np.float32))
         nowhere = self.node("ConstantOfShape", [self.node("Shape", [rows.task])], "native.no_prompt", value=ZERO)
         without = [none, none], nowhere, self.integers([0])
 
         def attend(name: str, pair: str, keys: str, banks: list[str], prompt: str, lengths: str) -> str:
             inputs = [query, pair, *banks, starts, keys, prompt, lengths]
             heads, scale = self.weights.heads, self.weights.scaling
+            # Runtimes do not know the operator's shapes. Sizes of equal names are equal ones.
+            size = "native.pieces" if starts == self.starts else "native.queries"
+            self.shapes.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [size, hidden]))
             return self.node(NAME, inputs, name, domain=DOMAIN, heads=heads, scale=scale)
 
         if self.placement is None or self.placement.layers is None or number not in self.placement.layers:

@@ -76,11 +76,14 @@ struct Operator : Ort::CustomOpBase<Operator<TYPE, NUMBER>, Kernel, true> {
     }
     ONNXTensorElementDataType GetOutputType(size_t) const { return NUMBER; }
 
-    // What is no shape of such inputs is left to ComputeV2.
+    // What is no shape of such inputs is left to ComputeV2. A number of queries that is not known yet has no way through
+    // this interface (it arrives as -1, which later passes take for a number): then the graph says what the shape is.
     static Ort::Status InferOutputShape(Ort::ShapeInferContext& context) {
         if (context.GetInputCount() != INPUTS) return Ort::Status(nullptr);
         const auto &query = context.GetInputShape(QUERY), &prefix = context.GetInputShape(PREFIX_KEY);
         if (query.size() != 2 || prefix.size() != 3) return Ort::Status(nullptr);
+        for (const auto& size : {query[0], prefix[2]})
+            if (size.IsInt() && size.AsInt() < 0) return Ort::Status(nullptr);
         return context.SetOutputShape(0, {query[0], prefix[2]}, NUMBER);
     }
 };
