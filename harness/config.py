@@ -77,6 +77,7 @@ class RunConfig(BaseModel):
         batch: examples a step; None where `tokens_per_batch` decides: as many as fit into so many pieces with padding,
             at least one. Epochs, rates and the mixture of tasks then count examples in place of steps.
         learning_rate: of AdamW; of several the one that selects best; empty: the method's.
+        head_learning_rate: of the heads alone; None: that of all.
         weight_decay: of AdamW; None: the method's.
         splits: splits to predict and, where they are labelled, score; empty: the reported one of each task.
         max_train, max_eval: at most so many examples a task and language, drawn by a fixed seed; None: all.
@@ -136,6 +137,7 @@ class RunConfig(BaseModel):
     shots_seed: Annotated[int, Field(ge=0)] = 0
     max_length: Annotated[int, Field(ge=8)] | None = None
     learning_rate: Annotated[list[Annotated[float, Field(gt=0)]], BeforeValidator(_listed)] = []
+    head_learning_rate: Annotated[float, Field(gt=0)] | None = None
     decay: Literal["linear", "exponential"] = "linear"
     weight_decay: Annotated[float, Field(ge=0)] | None = None
     splits: list[Literal["train", "dev", "test"]] = []
@@ -181,6 +183,8 @@ class RunConfig(BaseModel):
         where = {"out", "name", "checkpoint_seconds", "tracker", "task_file", "start_from", "shard_backbone"}
         if self.tokens_per_batch is None:  # runs that are older than this setting go on
             where.add("tokens_per_batch")
+        if self.head_learning_rate is None:
+            where.add("head_learning_rate")
         if self.inference == "auto":
             where.add("inference")
         if self.decode == "greedy":

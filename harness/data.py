@@ -114,8 +114,12 @@ def train_languages(config: RunConfig, task: Task) -> tuple[str, ...]:
     return able if ALL in config.train_languages else tuple(code for code in able if code in config.train_languages)
 
 
-def load_rows(config: RunConfig) -> tuple[list[TaskRows], dict[str, str], list[str]]:
+def load_rows(config: RunConfig, evaluate: bool = True) -> tuple[list[TaskRows], dict[str, str], list[str]]:
     """All rows that a run needs.
+
+    Args:
+        config: of the run. evaluate: False: no split but those of training is opened, and tasks without one are left
+            out; for a search, which must not have seen what it will be scored on.
 
     Returns:
         Rows by task; hash of every file that was read (or "generated:TASK"); what was left out and why, in sentences.
@@ -137,6 +141,11 @@ def load_rows(config: RunConfig) -> tuple[list[TaskRows], dict[str, str], list[s
             if not train:
                 continue
             task = _trained(task, train)
+        if not evaluate:
+            if train:
+                train = {language: _part(split, config.max_train) for language, split in train.items()}
+                rows.append(TaskRows(task, train, _selecting(config, task, train, held, {}), {}, {}, frozenset()))
+            continue
         tuning = _tuning(config, task, train, held, hashes)
         if task.card.head and not any(row.task.name == task.card.head and row.train for row in rows):
             notes.append(f"{task.name}: the head of {task.card.head} answers it, which this run does not train")

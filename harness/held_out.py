@@ -76,6 +76,35 @@ def few_shot(card: TaskCard, train: Split, shots: int, seed: int) -> tuple[Split
     return replace(train, examples=kept[0]), replace(train, examples=kept[1])
 
 
+def folds(card: TaskCard, few: Split, count: int, seed: int) -> list[tuple[Split, Split]]:
+    """Divide few rows for cross-validation.
+
+    Args:
+        card: the task. few: all rows. count: of folds. seed: of the choice.
+
+    Returns:
+        For each fold the rows to train on and those to score; each row is scored in one of them. Labels are spread over
+        the folds, and rows of one context stay together.
+    """
+    contexts: dict[Hashable, list[int]] = defaultdict(list)
+    for row in np.random.default_rng(seed).permutation(len(few.examples)):
+        contexts[_context(card, few.examples[row])].append(int(row))
+    by_label: dict[str | None, list[list[int]]] = defaultdict(list)
+    for rows in contexts.values():
+        by_label[few.examples[rows[0]].label].append(rows)
+    place: dict[int, int] = {}
+    dealt = (rows for group in by_label.values() for rows in group)
+    for number, rows in enumerate(dealt):
+        place |= dict.fromkeys(rows, number % count)
+    return [
+        tuple(  # type: ignore[misc]
+            replace(few, examples=tuple(row for n, row in enumerate(few.examples) if (place[n] == fold) is scored))
+            for scored in (False, True)
+        )
+        for fold in range(count)
+    ]
+
+
 def _in_turn(groups: Sequence[Sequence[int]]) -> list[list[int]]:
     """Rounds of one of each group, as long as there are any."""
     longest = max(map(len, groups), default=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ OPTIONS = {
     "micro_batch": "at most so many examples of a batch in one pass, where memory is small",
     "patience": "stop after so many epochs that bring nothing better on the rows that select",
     "learning_rate": "of AdamW; of several, such as 5e-3,1e-2, the one that selects best; default: the method's",
+    "head_learning_rate": "of the heads alone; default: that of all",
     "decay": "of the learning rate: linear (to zero), exponential (0.95 an epoch)",
     "selection": "what chooses the epoch and the rate: held-out (a part of train), paper (the reported rows), last",
     "shots": "train on so many rows a task and language, and select on as many others",
@@ -82,6 +84,24 @@ SWITCHES = {
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
     """The command line: flags of the program itself, and settings of the run."""
     parser = argparse.ArgumentParser(prog="python -m harness.run", description=__doc__)
+    add_settings(parser)
+    parser.add_argument("--preset", metavar="NAME", help="released hyper-parameters; other settings go before them")
+    parser.add_argument("--list-presets", action="store_true", help="show them with the published numbers, then stop")
+    parser.add_argument(
+        "--seeds", type=int, default=1, metavar="N", help="N runs, each with the next seed: side by side"
+    )
+    parser.add_argument(
+        "--at-once", type=int, default=1, metavar="N", help="of --seeds: a process each, N at a time, in place of one"
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE.toml", help="settings; the command line goes before them")
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run of the same settings")
+    parser.add_argument("--list", action="store_true", help="show suites, tasks, languages and files, then stop")
+    parser.add_argument("--json", action="store_true", help="print results (or the list) as JSON")
+    return given(parser, arguments, FLAGS)
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add an option for each setting of a run."""
     for name, text in OPTIONS.items():
         default = RunConfig.model_fields[name].default
         bare = default in (None, []) or "default" in text
@@ -95,26 +115,27 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
         parser.add_argument(flag, dest=name, action="store_true", default=argparse.SUPPRESS, help=text)
     parser.add_argument("--files", action="append", metavar="TASK.SPLIT=FILE,...", help="read these files instead")
     parser.add_argument("--label-words", action="append", metavar="TASK.LABEL=WORD", help="what --head verbaliser says")
-    parser.add_argument("--preset", metavar="NAME", help="released hyper-parameters; other settings go before them")
-    parser.add_argument("--list-presets", action="store_true", help="show them with the published numbers, then stop")
-    parser.add_argument(
-        "--seeds", type=int, default=1, metavar="N", help="N runs, each with the next seed: side by side"
-    )
-    parser.add_argument(
-        "--at-once", type=int, default=1, metavar="N", help="of --seeds: a process each, N at a time, in place of one"
-    )
-    parser.add_argument("--config", type=Path, metavar="FILE.toml", help="settings; the command line goes before them")
-    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run of the same settings")
-    parser.add_argument("--list", action="store_true", help="show suites, tasks, languages and files, then stop")
-    parser.add_argument("--json", action="store_true", help="print results (or the list) as JSON")
-    given = vars(parser.parse_args(arguments))
-    flags = argparse.Namespace(**{name: given.pop(name) for name in FLAGS})
-    places = dict(_file_option(text) for text in given.pop("files") or [])
+
+
+def given(
+    parser: argparse.ArgumentParser, arguments: list[str], names: Sequence[str]
+) -> tuple[argparse.Namespace, dict[str, Any]]:
+    """What a command line says.
+
+    Args:
+        parser: with `add_settings`. arguments: words. names: of the flags of the program itself.
+
+    Returns:
+        These flags, and the settings of a run that were given.
+    """
+    found = vars(parser.parse_args(arguments))
+    flags = argparse.Namespace(**{name: found.pop(name) for name in names})
+    places = dict(_file_option(text) for text in found.pop("files") or [])
     words: dict[str, dict[str, str]] = {}
-    for text in given.pop("label_words") or []:
+    for text in found.pop("label_words") or []:
         task, label, word = _word_option(text)
         words.setdefault(task, {})[label] = word
-    settings = {name: ",".join(value).split(",") if name in LISTS else value for name, value in given.items()}
+    settings = {name: ",".join(value).split(",") if name in LISTS else value for name, value in found.items()}
     return flags, settings | ({"files": places} if places else {}) | ({"label_words": words} if words else {})
 
 

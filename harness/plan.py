@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from benchmarks import cache, data
 from benchmarks.errors import MissingData, PolypromptError, did_you_mean
 from benchmarks.files import sha256
 from benchmarks.own.python import is_of_others, refuse_python
-from benchmarks.task import Task
+from benchmarks.task import Task, TaskCard
 from harness.config import RunConfig, make_config, read_settings
 from harness.data import chosen_tasks, train_languages
 from harness.methods import find_method
@@ -131,6 +131,11 @@ def _each(path: Path, common: dict[str, Any]) -> list[list[str]]:
         cards = [task.card for task in chosen_tasks(make_config(common, str(path)))]
     except PolypromptError as error:
         raise PolypromptError(f'{path}: [grid] tasks = "{EACH}": {error}') from None
+    return trained_tasks(cards)
+
+
+def trained_tasks(cards: Sequence[TaskCard]) -> list[list[str]]:
+    """Names of the tasks that are trained, one by one, each with those that its head answers."""
     trained = [card.name for card in cards if card.train_language is not None and not card.head]
     return [[name, *(card.name for card in cards if card.head == name)] for name in trained]
 

@@ -32,13 +32,14 @@ _OF_TRAINING = {
     *("start_from", "start_from_sha256"),
     *("sharing", "rank", "reparameterise", "prompt_dropout", "lora_rank", "lora_alpha", "pooling", "head"),
     *("sampling", "temperature", "epochs", "max_steps", "patience", "batch", "tokens_per_batch", "micro_batch"),
-    *("learning_rate", "decay", "weight_decay", "checkpoint_activations"),
+    *("learning_rate", "head_learning_rate", "decay", "weight_decay", "checkpoint_activations"),
 }
 """Settings that do not decide on rows."""
 
 _OF_OPTIMISER = {
     *("seed", "out", "name", "checkpoint_seconds", "tracker", "sampling", "temperature", "patience", "batch"),
-    *("tokens_per_batch", "micro_batch", "learning_rate", "decay", "weight_decay", "prompt_dropout"),
+    *("tokens_per_batch", "micro_batch", "learning_rate", "head_learning_rate", "decay", "weight_decay"),
+    "prompt_dropout",
 }
 """Settings that do not decide on what is computed without gradients, but for how often."""
 
@@ -51,22 +52,22 @@ class Shared:
     An encoder that is trained is never shared, and is loaded anew for each model.
 
     Args:
-        runs: so many ask. at_once: so many of them at a time.
+        runs: so many ask. at_once: so many of them at a time. evaluate: see `harness.data.load_rows`.
     """
 
-    def __init__(self, runs: int = 1, at_once: int = 1) -> None:
-        self.runs, self.at_once = runs, at_once
+    def __init__(self, runs: int = 1, at_once: int = 1, evaluate: bool = True) -> None:
+        self.runs, self.at_once, self._evaluate = runs, at_once, evaluate
         self._kept: dict[str, OrderedDict[Hashable, Any]] = {}
 
     def rows(self, config: RunConfig) -> tuple[list[TaskRows], dict[str, str], list[str]]:
         """See `harness.data.load_rows`."""
-        return self._once("rows", _rows(config), lambda: load_rows(config))
+        return self.once("rows", _rows(config), lambda: load_rows(config, self._evaluate))
 
     def backbone(self, config: RunConfig) -> Backbone:
         """The encoder as it was loaded, in fp32, for what is read of it before training."""
         if not self._shares_encoder(config):
             return load_backbone(config.backbone, config.engine)
-        return self._once("backbone", _encoder(config), lambda: load_backbone(config.backbone, config.engine))
+        return self.once("backbone", _encoder(config), lambda: load_backbone(config.backbone, config.engine))
 
     def readout(self, config: RunConfig, backbone: Backbone, cards: Sequence[TaskCard]) -> Readout | None:
         """See `harness.readout.make_readout`."""
@@ -74,13 +75,13 @@ class Shared:
         def make() -> Readout | None:
             return make_readout(config.head, backbone, cards, config.label_words)
 
-        return self._once("readout", (_rows(config), config.backbone, config.head), make)
+        return self.once("readout", (_rows(config), config.backbone, config.head), make)
 
     def training(self, config: RunConfig, rows: Sequence[TaskRows], encoder: TextEncoder) -> list[TaskTraining]:
         """See `harness.train.encode_training`: common rows, in an order of its own."""
         size = config.batch, config.seed, config.tokens_per_batch
         place = _rows(config), config.backbone, encoder.max_positions, config.head
-        encoded = self._once("training", place, lambda: encode_training(list(rows), encoder, *size))
+        encoded = self.once("training", place, lambda: encode_training(list(rows), encoder, *size))
         return [task.ordered(*size) for task in encoded]
 
     def place(self, config: RunConfig, model: PromptedModel, device: Device) -> PromptedModel:
@@ -98,7 +99,7 @@ class Shared:
                 there.settle(device.dtype)
                 return there
 
-            model.backbone = self._once("placed", _encoder(config), make)
+            model.backbone = self.once("placed", _encoder(config), make)
         model = model.to(device.torch)
         if not self._shares_encoder(config):
             model.backbone.settle(device.dtype)
@@ -115,7 +116,7 @@ class Shared:
         shifted = model.max_positions != model.backbone.max_positions
         place = (_rows(config), _encoder(config), model.trunk_layers, device.precision, config.cache_gb)
         place = (*place, model.inference and model.inference.identity)
-        return self._once("trunk", (*place, config.prompt_length if shifted else 0, config.max_steps == 0), make)
+        return self.once("trunk", (*place, config.prompt_length if shifted else 0, config.max_steps == 0), make)
 
     def inference(
         self,
@@ -131,12 +132,13 @@ class Shared:
         if not self._shares_encoder(config):
             return make()
         settings = config.model_dump_json(exclude=_OF_OPTIMISER)
-        return self._once("inference", (settings, None if began is None else began.model_dump_json()), make)
+        return self.once("inference", (settings, None if began is None else began.model_dump_json()), make)
 
     def _shares_encoder(self, config: RunConfig) -> bool:
         return _is_frozen(config) and (self.runs > 1 or len(config.learning_rate) > 1)
 
-    def _once(self, kind: str, place: Hashable, make: Callable[[], Made]) -> Made:
+    def once(self, kind: str, place: Hashable, make: Callable[[], Made]) -> Made:
+        """What was made of a kind for this place, made where it was not."""
         kept = self._kept.setdefault(kind, OrderedDict())
         if place not in kept:
             kept[place] = make()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -138,7 +139,8 @@ def train_by_steps(
     plan = plan_steps(config, method, tasks)
     steps, order = len(plan), plan.tasks
     rate = rate or method.learning_rate
-    optimizer = torch.optim.AdamW(_groups(model, config, method), lr=rate)
+    optimizer = torch.optim.AdamW(_groups(model, config, method, rate), lr=rate)
+    rates = [group["lr"] for group in optimizer.param_groups]
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     progress = load_checkpoint(checkpoint, model, optimizer, identity) if checkpoint.exists() else Progress()
     if device.sum(progress.step) != [progress.step * device.world]:
@@ -171,8 +173,8 @@ def train_by_steps(
             device.sum_gradients(trained)
             nn.utils.clip_grad_norm_(trained, 1.0)
             decayed = decay(config, plan, step)
-            for group in optimizer.param_groups:
-                group["lr"] = rate * decayed  # from the step alone, nothing to store
+            for group, base in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = base * decayed  # from the step alone, nothing to store
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             progress.step = step + 1
@@ -362,14 +364,23 @@ def _set_mode(model: PromptedModel, method: Method, config: RunConfig) -> None:
     model.backbone.checkpoint_activations(config.checkpoint_activations)
 
 
-def _groups(model: PromptedModel, config: RunConfig, method: Method) -> list[Mapping[str, object]]:
-    """Parameter groups: biases, norms and gates are not decayed (as in BERT's own optimiser)."""
+def _groups(model: PromptedModel, config: RunConfig, method: Method, rate: float) -> list[dict[str, Any]]:
+    """Parameter groups: biases, norms and gates are not decayed (as in BERT's own optimiser); heads may have a rate."""
     decay = method.weight_decay if config.weight_decay is None else config.weight_decay
-    trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
-    plain = [weight for name, weight in trained if weight.ndim == 1 or name.endswith("gate")]
-    decayed = [weight for name, weight in trained if weight.ndim != 1 and not name.endswith("gate")]
-    groups = [{"params": decayed, "weight_decay": decay}, {"params": plain, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, weight in model.named_parameters():
+        if weight.requires_grad:
+            of_head = config.head_learning_rate is not None and name.startswith("heads.")
+            plain = weight.ndim == 1 or name.endswith("gate")
+            groups.setdefault((of_head, plain), []).append(weight)
+    return [
+        {
+            "params": groups[of_head, plain],
+            "weight_decay": 0.0 if plain else decay,
+            "lr": config.head_learning_rate if of_head else rate,
+        }
+        for of_head, plain in sorted(groups)
+    ]
 
 
 def _smooth(old: float | None, new: float) -> float:
