@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -31,12 +32,15 @@ class Prefix:
             `softmax(q K) V + softmax(q Pk) Pv` (LLaMA-Adapter, arXiv 2303.16199, section 3.2), with the gate, which
             starts at zero, already folded into the values: a prefix of zero values changes nothing.
         shifted: the positions of the row start behind the prefix instead of at 0.
+        watch: told, of each layer with a prefix, its index and the weights that its slots get,
+            `[batch, head, queries, slot]`, padding included; None: nobody looks, which is faster.
     """
 
     tensor: Tensor
     layers: tuple[int, ...]
     gated: bool = False
     shifted: bool = False
+    watch: Callable[[int, Tensor], None] | None = None
 
     @property
     def slots(self) -> int:
@@ -104,6 +108,8 @@ def prompted(
         return mix(query, key, value, mask, scaling, dropout, bias)
     pair = prefix.tensor[prefix.layers.index(layer)].to(key.dtype)  # autocast leaves a prefix in fp32
     front_key, front_value = pair.expand(-1, key.shape[0], -1, -1, -1)
+    if prefix.watch is not None:
+        prefix.watch(layer, slot_weights(query, key, front_key, mask, prefix.gated, scaling, bias))
     if prefix.gated:
         own = mix(query, key, value, mask, scaling, dropout, bias)
         return own + mix(query, front_key, front_value, None, scaling, dropout)
@@ -113,6 +119,34 @@ def prompted(
         bias = F.pad(bias, (front_key.shape[2], 0))
     key, value = torch.cat([front_key, key], 2), torch.cat([front_value, value], 2)
     return mix(query, key, value, mask, scaling, dropout, bias)
+
+
+def slot_weights(
+    query: Tensor,
+    key: Tensor,
+    front: Tensor,
+    mask: Tensor | None,
+    gated: bool,
+    scaling: float | None = None,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """The attention weights of a prefix, beside those of a layer's own keys; where it is gated, by itself.
+
+    Args:
+        query, key, mask, scaling, bias: as for `mix`. front: keys of the prefix, `[batch, head, slot, head_dim]`.
+        gated: the prefix has a softmax of its own.
+
+    Returns:
+        `[batch, head, seq, slot]`
+    """
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    fronts = scale * (query @ front.transpose(-1, -2)).float()
+    if gated:
+        return fronts.softmax(-1)
+    own = scale * (query @ key.transpose(-1, -2)).float()
+    own = own if bias is None else own + bias
+    own = own if mask is None else own.masked_fill(~mask, -torch.inf)
+    return torch.cat([fronts, own], -1).softmax(-1)[..., : front.shape[2]]
 
 
 def mix(

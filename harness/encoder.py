@@ -279,7 +279,8 @@ class FrozenEncoder:
         if not numbers:
             return states if read is None else states[:, read : read + 1]
         rows = None
-        if record is None and self.layers[0].table is None and kernel.takes(states, self.heads):
+        watched = record is not None or (prefix is not None and prefix.watch is not None)
+        if not watched and self.layers[0].table is None and kernel.takes(states, self.heads):
             rows = Packed.of((states.shape[0], states.shape[1]), mask)
             states = rows.pack(states)
         with torch.autocast(states.device.type, enabled=False):
