@@ -284,14 +284,7 @@ def test_seeds_that_differ_by_more_widen_the_interval() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("seeds", "spread"),
-    [
-        (1, 0.0),
-        (3, 0.0),
-        (3, 0.1),
-        pytest.param(3, 0.5, marks=pytest.mark.xfail(reason="92 %: the cause is not known", strict=False)),
-        (5, 0.1),
-        (5, 0.5),
-    ],
+    [(1, 0.0), (3, 0.0), (3, 0.1), (3, 0.2), (3, 0.5), (5, 0.0), (5, 0.1), (5, 0.5)],
 )
 def test_intervals_cover_the_truth(seeds: int, spread: float) -> None:
     """Simulation of docs/leaderboard.md: items of differing ease, seeds of differing skill, the truth over all of both.
@@ -301,8 +294,10 @@ def test_intervals_cover_the_truth(seeds: int, spread: float) -> None:
     """
     rng = np.random.default_rng([7, seeds, round(100 * spread)])
     trials, items = 1500, 300
-    ease, skill = np.random.default_rng(1).normal(0.8, 1.2, 200_000), np.random.default_rng(2).normal(0, 1, 400)
-    truth = 100 * np.mean([np.mean(1 / (1 + np.exp(-(ease[::100] + spread * one)))) for one in skill])
+    ease = np.random.default_rng(1).normal(0.8, 1.2, 200_000)
+    skill, weight = np.polynomial.hermite_e.hermegauss(15)  # the mean over a normal variable, to many digits
+    shares = [np.mean(1 / (1 + np.exp(-(ease + spread * one)))) for one in skill]
+    truth = 100 * np.average(shares, weights=weight)
     covered = 0
     for trial in range(trials):
         asked = rng.choice(ease, items)
