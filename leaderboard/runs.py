@@ -17,6 +17,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from benchmarks import cache
@@ -26,12 +27,16 @@ from benchmarks.registry import find_task
 from benchmarks.results import Manifest, Results, read_model
 from benchmarks.task import TaskCard
 from leaderboard.digest import Digest, Guess, code_version, make_digest, read_digest, remembered_chance, write_digest
+from leaderboard.processes import in_processes
 
 INCIDENTAL = {
     *("seed", "out", "name", "data_dir", "task_file", "start_from"),
     *("checkpoint_seconds", "tracker", "shard_backbone"),
 }
 """Settings in which runs of one configuration may differ; which files were read is known by their hashes."""
+
+SHARED_RUNS = 8
+"""Runs of which on several processes read them."""
 
 YOUNG = 2 * 10**9
 """Nanoseconds within which a file may be written again and keep its times."""
@@ -107,6 +112,8 @@ def collect_runs(paths: Iterable[Path], extra: Iterable[Path], complain: Complai
     folders = sorted({folder for path in paths for folder in _run_folders(path)})
     guess = remembered_chance()
     with _memory() as memory:
+        if len(folders) >= SHARED_RUNS:
+            memory.refresh(folders, guess)
         for place, read in [
             *((folder, _read_run) for folder in folders),
             *((path.resolve(), _read_outside) for path in extra),
@@ -140,15 +147,35 @@ def read_run(folder: Path) -> Run:
     Raises:
         PolypromptError: it cannot be used; says why.
     """
-    return _read_run(folder.resolve(), remembered_chance(), _Memory(None, {}))
+    return _read_run(folder.resolve(), remembered_chance(), _Memory(None, {}, set()))
 
 
 @dataclass(frozen=True)
 class _Memory:
-    """Digests that were kept. place: their folder, None: nothing is kept. index: folder of a run -> what it had."""
+    """Digests that were kept.
+
+    Attributes:
+        place: their folder, None: nothing is kept. index: folder of a run -> what it had.
+        fresh: folders of runs that were looked at just now.
+    """
 
     place: Path | None
     index: dict[str, dict[str, str]]
+    fresh: set[str]
+
+    def refresh(self, folders: Sequence[Path], guess: Guess) -> None:
+        """Look at runs, and compute and keep those that changed, in all processes that there is a processor for."""
+        if self.place is not None:
+            found = in_processes([partial(self._entry, folder, guess) for folder in folders])
+            known = {str(folder): entry for folder, entry in zip(folders, found, strict=True) if entry}
+            self.index.update(known)
+            self.fresh.update(known)
+
+    def _entry(self, folder: Path, guess: Guess) -> dict[str, str] | None:
+        with suppress(Exception):  # who reads the run then says what is wrong
+            _read_run(folder, guess, self)
+            return self.index.get(str(folder))
+        return None
 
     def digest(self, folder: Path, files: Mapping[str, str], make: Callable[[], Digest]) -> Digest:
         """The digest of a run.
@@ -162,7 +189,7 @@ class _Memory:
         facts = {"code": code_version(), **files}
         if known.get("facts") == _hash(facts):
             kept = read_digest(self.place / f"{known.get('content')}.safetensors", facts)
-            if kept is not None and self._unchanged(folder, known, kept):
+            if kept is not None and (str(folder) in self.fresh or self._unchanged(folder, known, kept)):
                 return kept
         young, signature = time.time_ns(), ""
         name = _hash(["content", facts])
@@ -186,7 +213,7 @@ class _Memory:
 def _memory() -> Iterator[_Memory]:
     base = cache.folder()
     if base is None:
-        yield _Memory(None, {})
+        yield _Memory(None, {}, set())
         return
     place = base / "board"
     index: dict[str, dict[str, str]] = {}
@@ -195,7 +222,7 @@ def _memory() -> Iterator[_Memory]:
         if isinstance(read, dict):
             index = {name: value for name, value in read.items() if isinstance(value, dict)}
     before = json.dumps(index, sort_keys=True)
-    yield _Memory(place, index)
+    yield _Memory(place, index, set())
     after = json.dumps(index, sort_keys=True)
     if after != before:
         with suppress(OSError):

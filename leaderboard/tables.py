@@ -129,6 +129,7 @@ class _PerRun:
         found: `[runs, resamples]`, nan where there are no predictions. score, guess: `[runs]`, points, nan: missing.
         parts: `[runs]`, of how many cells or tasks. whole: `[runs]`, whether none of these is incomplete.
         examples, flags: `[runs]`. asked: `[runs]`, equal where the examples are.
+        ends: 95 % intervals of the replicates, `[runs]` each, where they were made already.
     """
 
     found: Single
@@ -139,6 +140,7 @@ class _PerRun:
     examples: NDArray[np.int32]
     flags: NDArray[np.int32]
     asked: NDArray[np.uint64]
+    ends: tuple[Floats, Floats] | None = None
 
     @classmethod
     def empty(cls, runs: int, resamples: int) -> _PerRun:
@@ -175,6 +177,38 @@ class _PerRun:
         return self
 
 
+class _Layout:
+    """Runs that were scored on the same places, their numbers side by side.
+
+    Attributes:
+        cells: (task, language, split) -> number of the cell, that of its first metric, and its metrics.
+        numbers: `[runs]`, of the runs. digests: of these.
+        flags, examples, units, identities: `[runs, cells]`.
+        scores, guesses, low, high: `[runs, metrics]`; the last two are nan until they are made.
+        computed: `[runs, metrics]`, whether there are predictions.
+    """
+
+    def __init__(self, digests: Mapping[int, Digest]) -> None:
+        self.digests = list(digests.values())
+        self.numbers = np.array(list(digests))
+        self.places = self.digests[0].places
+        first = self.digests[0].first
+        self.cells = {
+            (place.task, place.language, place.split): (cell, first[cell], place.metrics)
+            for cell, place in enumerate(self.places)
+        }
+        self.examples, self.units, self.identities, limited, self.scores, self.guesses, formulas = (
+            np.stack([getattr(digest, name) for digest in self.digests])
+            for name in ("examples", "units", "identities", "limited", "scores", "guesses", "formulas")
+        )
+        self.computed = formulas > 0
+        self.flags = np.where(limited, Flag.LIMITED, 0).astype(np.int32)
+        self.flags[:, [not place.path for place in self.places]] |= Flag.UNVERIFIED
+        for row, digest in enumerate(self.digests):
+            self.flags[row, list(digest.doubts)] |= Flag.DOUBT
+        self.low, self.high = (np.full(self.scores.shape, np.nan) for _ in range(2))
+
+
 class _Maker:
     """Makes columns; keeps what comparisons and languages need of them."""
 
@@ -185,31 +219,36 @@ class _Maker:
         self.single = all(len(group) == 1 for group in groups)
         self.keys: list[Key] = []
         self.number = {run.id: number for number, run in enumerate(self.runs)}
-        self.low = [np.full(len(run.digest.scores), np.nan) for run in self.runs]
-        self.high = [np.full(len(run.digest.scores), np.nan) for run in self.runs]
-        self.layouts = list({id(run.digest.places): run.digest.places for run in self.runs}.values())
-        cells = {id(places): _lookup(places) for places in self.layouts}
-        self.lookup = [cells[id(run.digest.places)] for run in self.runs]
+        alike: dict[int, dict[int, Digest]] = {}
+        for number, run in enumerate(self.runs):
+            alike.setdefault(id(run.digest.places), {})[number] = run.digest
+        self.layouts = [_Layout(digests) for digests in alike.values()]
+        self.ends = {
+            number: (layout.low[row], layout.high[row])
+            for layout in self.layouts
+            for row, number in enumerate(layout.numbers.tolist())
+        }
         self.group_of = {run.id: group for group in groups for run in group}
         self.by_language: dict[str, list[_Made]] = {}
         self.titles: dict[str, str] = {}
-        self.split = _splits(self.layouts)
-        cells_of = {(place.task, place.language) for places in self.layouts for place in places}
+        self.split = _splits([layout.places for layout in self.layouts])
+        cells_of = {(place.task, place.language) for layout in self.layouts for place in layout.places}
         room = BUDGET // max(1, len(groups) * len(cells_of))
         self.kept = int(np.clip(room, FEWEST, RESAMPLES))
         self.scores: list[Floats] = []
         self.scales: list[Floats] = []
         self.values: list[NDArray[np.int8]] = []
         self.normals: dict[int, Single] = {}
+        self.selected: dict[str, NDArray[np.int32]] = {}
 
     # Suites
 
     def suite(self, suite: Suite) -> SuiteView:
         """All tables of a suite."""
         cards: dict[str, TaskCard] = {}
-        for places in self.layouts:
-            run = next(run for run in self.runs if run.digest.places is places)
-            for place in places:
+        for layout in self.layouts:
+            run = self.runs[layout.numbers[0]]
+            for place in layout.places:
                 if place.suite == suite.name:
                     cards.setdefault(place.task, run.cards[place.task])
         official = [task.name for task in suite.tasks]
@@ -367,45 +406,46 @@ class _Maker:
     def _cell(self, card: TaskCard, language: str, metric: str, total: _PerRun) -> _PerRun | None:
         """One metric of a task in a language for all runs, added to the total of the task; None: nobody has it."""
         key = card.name, language, self.split[card.name]
-        asked: dict[int, list[tuple[int, int]]] = {}
-        said: list[tuple[int, int]] = []
+        asked: dict[int, list[tuple[_Layout, NDArray[np.intp], int, int]]] = {}
         part = self._empty()
-        for number, run in enumerate(self.runs):
-            at = self.lookup[number].get(key)
-            if at is None:
-                continue
-            cell, metrics = at
+        for layout in self.layouts:
+            cell, place, metrics = layout.cells.get(key, (0, 0, ()))
             if metric not in metrics:
                 continue
-            digest = run.digest
-            place = digest.first[cell] + metrics.index(metric)
-            part.score[number] = digest.scores[place]
-            part.guess[number] = digest.guesses[place]
-            part.parts[number] = 1
-            part.examples[number] = digest.examples[cell]
-            part.asked[number] = np.uint64(int(digest.identities[cell]) % 2**64)
-            part.flags[number] = self._flags(run, digest, cell, card.name)
-            if digest.formulas[place]:
-                asked.setdefault(int(digest.identities[cell]), []).append((number, place))
-            else:
-                said.append((number, place))
+            place += metrics.index(metric)
+            numbers = layout.numbers
+            part.score[numbers] = layout.scores[:, place]
+            part.guess[numbers] = layout.guesses[:, place]
+            part.parts[numbers] = 1
+            part.examples[numbers] = layout.examples[:, cell]
+            part.asked[numbers] = layout.identities[:, cell].astype(np.uint64)
+            part.flags[numbers] = layout.flags[:, cell] | self._selected(card.name)[numbers]
+            computed = layout.computed[:, place]
+            part.found[numbers[~computed]] = np.nan
+            for identity in np.unique(layout.identities[computed, cell]).tolist():
+                rows = np.flatnonzero(computed & (layout.identities[:, cell] == identity))
+                asked.setdefault(identity, []).append((layout, rows, cell, place))
         if not part.parts.any():
             return None
-        for number, _ in said:
-            part.found[number] = np.nan
-        for identity, cells in asked.items():
-            numbers = [number for number, _ in cells]
-            sums = [self.runs[number].digest.sums(place) for number, place in cells]
-            found = replicates([one for one in sums if one is not None], stream_of(*key), identity)
-            part.found[numbers] = found
-            low, high = intervals(found)
-            units = int(self.runs[numbers[0]].digest.units[self.lookup[numbers[0]][key][0]])
-            scores = part.score[numbers]
-            flat = (low == high) & ((scores == 0) | (scores == 100))
-            low = np.where(flat & (scores == 100), 100 - exact_end(units), low)
-            high = np.where(flat & (scores == 0), exact_end(units), high)
-            for (number, place), one, other in zip(cells, low.tolist(), high.tolist(), strict=True):
-                self.low[number][place], self.high[number][place] = one, other
+        part.ends = np.full(len(self.runs), np.nan), np.full(len(self.runs), np.nan)
+        for identity, groups in asked.items():
+            sums = [layout.digests[row].sums(place) for layout, rows, _, place in groups for row in rows.tolist()]
+            made = replicates([one for one in sums if one is not None], stream_of(*key), identity)
+            begin = 0
+            for layout, rows, cell, place in groups:
+                found = made[begin : begin + len(rows)]
+                begin += len(rows)
+                numbers = layout.numbers[rows]
+                if len(rows) == len(self.runs):
+                    part.found = found
+                else:
+                    part.found[numbers] = found
+                low, high = intervals(found)
+                part.ends[0][numbers], part.ends[1][numbers] = low, high
+                end, scores = exact_end(int(layout.units[rows[0], cell])), layout.scores[rows, place]
+                flat = low == high
+                layout.low[rows, place] = np.where(flat & (scores == 100), 100 - end, low)
+                layout.high[rows, place] = np.where(flat & (scores == 0), end, high)
         total.add(part)
         return part
 
@@ -449,7 +489,7 @@ class _Maker:
         if beside is not None:
             flags[: len(beside)] |= np.where(np.isnan(score[: len(beside)]), 0, beside).astype(np.int32)
         found = np.where(has[:, None], found, np.float32(np.nan)) if not has.all() else found
-        low[:groups], high[:groups] = intervals(found)
+        low[:groups], high[:groups] = part.ends if self.single and part.ends else intervals(found)
         low = np.maximum(low, 0.0 if column.metric and column.metric not in CORRELATIONS else -100.0)
         high = np.minimum(high, 100.0)  # seeds are moved as if scores had no end
         self._exact(column, part, score, low, high)
@@ -595,14 +635,16 @@ class _Maker:
         """In which a task was scored: those of the card, then others; a language of training first."""
         split = self.split[card.name]
         scored: set[str] = set()
-        for places in self.layouts:
-            scored |= {place.language for place in places if (place.task, place.split) == (card.name, split)}
+        for layout in self.layouts:
+            scored |= {place.language for place in layout.places if (place.task, place.split) == (card.name, split)}
         found = [language for language in card.languages if language in scored]
         found += sorted(scored - set(found))
         return sorted(found, key=lambda language: language != card.train_language)
 
     def _scored(self, card: TaskCard, metric: str) -> bool:
-        return any(place.task == card.name and metric in place.metrics for places in self.layouts for place in places)
+        return any(
+            place.task == card.name and metric in place.metrics for layout in self.layouts for place in layout.places
+        )
 
     def _trained(self, run: Run, card: TaskCard) -> frozenset[str]:
         """Languages that a task was trained in; scores in all others are zero-shot."""
@@ -611,18 +653,14 @@ class _Maker:
             return frozenset(usual)
         return frozenset(run.manifest.trained.get(card.answered_by, usual))
 
-    def _flags(self, run: Run, digest: Digest, cell: int, task: str) -> int:
-        flags = 0
-        if digest.limited[cell]:
-            flags |= Flag.LIMITED
-        if cell in digest.doubts:
-            flags |= Flag.DOUBT
-        if not digest.places[cell].path:
-            flags |= Flag.UNVERIFIED
-        selection = run.manifest.selection if run.manifest else None
-        if selection is not None and selection.rule == "paper" and task in selection.rows:
-            flags |= Flag.SELECTED
-        return int(flags)
+    def _selected(self, task: str) -> NDArray[np.int32]:
+        """The flag of runs whose epoch was chosen on the very rows of a task that are reported, `[runs]`."""
+        if task not in self.selected:
+            chosen = [run.manifest.selection if run.manifest else None for run in self.runs]
+            self.selected[task] = np.array(
+                [Flag.SELECTED if one and one.rule == "paper" and task in one.rows else 0 for one in chosen], np.int32
+            )
+        return self.selected[task]
 
     def _breakdowns(self, card: TaskCard) -> dict[str, Breakdown]:
         found = {}
@@ -663,7 +701,7 @@ def _run_view(run: Run, maker: _Maker) -> RunView:
     assert run.manifest is not None
     number = maker.number.get(run.id)
     group = maker.group_of.get(run.id, (run,))
-    low, high = (None, None) if number is None else (maker.low[number], maker.high[number])
+    low, high = (None, None) if number is None else maker.ends[number]
     return RunView(
         id=run.id,
         row=group[0].id,
@@ -698,11 +736,6 @@ def _run_scores(run: Run, low: Floats | None, high: Floats | None) -> tuple[RunS
                 )
             )  # fmt: skip
     return tuple(found)
-
-
-def _lookup(places: tuple[Place, ...]) -> Mapping[tuple[str, str, str], tuple[int, tuple[str, ...]]]:
-    """(task, language, split) -> number of the cell, and its metrics."""
-    return {(place.task, place.language, place.split): (cell, place.metrics) for cell, place in enumerate(places)}
 
 
 def _splits(layouts: Sequence[tuple[Place, ...]]) -> dict[str, str]:
