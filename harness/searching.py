@@ -59,6 +59,7 @@ from harness.study import (
     Search,
     Taken,
     TakenOver,
+    is_of_storage,
     make_pruner,
     make_sampler,
     open_storage,
@@ -71,7 +72,7 @@ from harness.turns import Steps, in_turns
 FILE = "search.json"
 """In the folder of a study."""
 
-_FOLDER = "search"
+_FOLDER, _TRIALS = "search", "trials"
 _ABOUT, _SETTINGS, _FOUND, _CURVE = "about", "settings", "found", "curve"
 
 _WARM = 6
@@ -101,9 +102,16 @@ def search(settings: Mapping[str, Any], asked: Asked, screen: Screen) -> SearchR
     study = _Study(settings, asked, screen)
     try:
         study.go_on()
-    finally:
-        record = study.record()
-        study.write(record)
+    except BaseException as error:
+        with suppress(Exception):  # what went wrong first is what is told
+            study.write(study.record(whole=False))
+        if is_of_storage(error):
+            raise PolypromptError(
+                f"the storage was lost ({error}); once it is back, the same command goes on"
+            ) from None
+        raise
+    record = study.record()
+    study.write(record)
     if record.best is None:
         raise PolypromptError(f"{study.folder / FILE}: no trial came to its end: {_first_note(record)}")
     if asked.seeds:
@@ -170,6 +178,8 @@ class _Study:
                 for _ in in_turns(self._works(tell), self._asked.side_by_side):
                     pass
                 if not self._search.others():
+                    with suppress(OSError):  # of another process, or there was none
+                        (self.folder / _TRIALS).rmdir()
                     return
                 time.sleep(PAUSE)
                 self._search.recover()
@@ -192,7 +202,7 @@ class _Study:
         with suppress(TakenOver), taken:
             taken.note(_SETTINGS, chosen)
             config = make_config(self._settings | chosen, f"trial {taken.number}")
-            place = self.folder / "trials" / f"{taken.slot}"
+            place = self.folder / _TRIALS / f"{taken.slot}"
             if place.exists():  # the training goes on, and does not measure again what it measured then
                 for step, value in taken.before().items():
                     curve[step] = value

@@ -21,7 +21,12 @@ from typing import Any, Self
 import optuna
 import psutil
 from optuna.distributions import BaseDistribution
-from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, UpdateFinishedTrialError
+from optuna.exceptions import (
+    DuplicatedStudyError,
+    ExperimentalWarning,
+    StorageInternalError,
+    UpdateFinishedTrialError,
+)
 from optuna.pruners import BasePruner, HyperbandPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
@@ -90,6 +95,11 @@ def open_storage(url: str | None, out: Path) -> BaseStorage:
     except Exception as error:  # each driver has errors of its own
         reason = " ".join(str(error).split())[:300]
         raise PolypromptError(f"--storage {_without_password(url)}: cannot be opened: {reason}") from None
+
+
+def is_of_storage(error: BaseException) -> bool:
+    """Whether a server or a file went away."""
+    return isinstance(error, StorageInternalError | OSError) or type(error).__module__.partition(".")[0] == "redis"
 
 
 def _driver(url: str) -> str:

@@ -14,8 +14,10 @@ from tempfile import TemporaryDirectory
 from benchmarks.errors import PolypromptError, run_command
 from benchmarks.files import put_in_place, write_atomic
 from benchmarks.schema import results_schema
+from benchmarks.searches import SearchRecord
 from leaderboard.board import Board, RunView, Standing
 from leaderboard.processes import in_processes
+from leaderboard.searches import read_searches
 from leaderboard.site import Part, Site
 from leaderboard.tables import make_board
 
@@ -62,19 +64,22 @@ def build(paths: Sequence[Path], out: Path, results: Sequence[Path] = (), data_d
     for run in board.runs:
         if (out / "runs" / run.id).resolve() == run.folder.resolve():
             raise PolypromptError(f"--out {out}: the pages would go into the run folder {run.folder}; name another")
-    written, removed = write(board, out, data_dir)
+    complaints = list(board.complaints)
+    written, removed = write(board, out, data_dir, read_searches(paths, complaints.append))
     rows = sum(row.standing is not Standing.QUOTED for row in board.rows.values())
     runs = [run.id for run in board.runs]
-    return Report(str(out / "index.html"), runs, rows, written, removed, list(board.complaints))
+    return Report(str(out / "index.html"), runs, rows, written, removed, complaints)
 
 
-def write(board: Board, out: Path, data_dir: Path | None = None) -> tuple[int, int]:
+def write(
+    board: Board, out: Path, data_dir: Path | None = None, searches: Sequence[SearchRecord] = ()
+) -> tuple[int, int]:
     """Write the files of a site that are not there yet or differ, and remove those that an earlier build left.
 
     Returns:
         How many were written, and removed.
     """
-    site = Site(board, data_dir)
+    site = Site(board, data_dir, searches)
     out.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".new-", dir=out) as new:
 

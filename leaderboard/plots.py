@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -273,6 +273,87 @@ def loss(points: Sequence[tuple[int, float, float | None]]) -> Markup:
             "resolve": {"scale": {"y": "independent"}},
         }
     )
+
+
+def bars(shares: Sequence[tuple[str, float]], axis: str) -> Markup:
+    """A bar for each name, as long as its share."""
+    values = [{"name": name, "share": share} for name, share in shares]
+    y = {"field": "name", "type": "nominal", "sort": None, "title": None, "axis": {"ticks": False, "domain": False}}
+    x = {"field": "share", "type": "quantitative", "title": axis, "axis": {"format": "%", "tickCount": 5}}
+    mark = {"type": "bar", "color": "var(--gain)", "height": 14}
+    return _drawn(
+        {"width": 420, "height": {"step": 24}, "data": {"values": values}, "mark": mark, "encoding": {"x": x, "y": y}}
+    )
+
+
+def parallel(
+    spots: Sequence[tuple[int, str, float, float]], ends: Mapping[str, tuple[str, str]], strong: int
+) -> Markup:
+    """Parallel coordinates: a line for each trial over an axis for each setting.
+
+    Args:
+        spots: (trial, setting, place on the axis from 0 to 1, score); the best trials first.
+        ends: setting -> what its axis begins and ends with. strong: so many trials are drawn strong.
+    """
+    best = set(list(dict.fromkeys(trial for trial, *_ in spots))[:strong])
+    axis = {name: number for number, name in enumerate(ends)}
+    values = [
+        {
+            "trial": trial,
+            "setting": name,
+            "axis": axis[name],
+            "place": place,
+            "of": "the best" if trial in best else "others",
+        }
+        for trial, name, place, _ in spots
+    ]
+    labels = [
+        {"setting": name, "place": place, "end": end}
+        for name, both in ends.items()
+        for place, end in zip((-0.07, 1.07), both, strict=True)
+    ]
+    x = {
+        "field": "setting", "type": "nominal", "sort": list(ends), "title": None,
+        "scale": {"type": "point", "padding": 0.4},
+        "axis": {"labelAngle": -20, "grid": True, "domain": False, "ticks": False, "labelPadding": 18},
+    }  # fmt: skip
+    y = {"field": "place", "type": "quantitative", "title": None, "axis": None, "scale": {"domain": [-0.1, 1.1]}}
+    domain = ["the best", "others"]
+
+    def scaled(values: list[str] | list[float]) -> dict[str, Any]:
+        scale = {"domain": domain, "range": values}
+        return {"field": "of", "type": "nominal", "title": None, "scale": scale}
+
+    line = {
+        "mark": {"type": "line", "aria": False},
+        "encoding": {
+            "x": x,
+            "y": y,
+            "detail": {"field": "trial"},
+            "order": {"field": "axis", "type": "quantitative"},
+            "color": scaled(["var(--gain)", "var(--tick)"]),
+            "opacity": scaled([1.0, 0.35]),
+            "strokeWidth": scaled([2.0, 1.0]),
+        },
+    }
+    text = {
+        "data": {"values": labels},
+        "mark": {"type": "text", "color": "var(--soft)", "fontSize": 11, "aria": False},
+        "encoding": {"x": x, "y": y, "text": {"field": "end"}},
+    }
+    return _drawn({"width": 100 * len(ends), "height": 260, "data": {"values": values}, "layer": [line, text]})
+
+
+def strips(dots: Sequence[tuple[str, float]], order: Sequence[str], score: str) -> Markup:
+    """Scores for each choice: a dot for each trial, and a stroke at their mean."""
+    values = [{"choice": choice, "score": value} for choice, value in dots]
+    y = {"field": "choice", "type": "nominal", "sort": list(order), "title": None, "axis": {"ticks": False}}
+    x = {"field": "score", "type": "quantitative", "title": score, "scale": {"zero": False, "nice": True}}
+    dot = {"type": "point", "filled": True, "size": 45, "opacity": 0.5, "color": "var(--tick)"}
+    mean = {"mark": {"type": "tick", "color": "var(--gain)", "thickness": 3, "aria": False},
+            "encoding": {"y": y, "x": x | {"aggregate": "mean"}}}  # fmt: skip
+    layers = [{"mark": dot, "encoding": {"y": y, "x": x}}, mean]
+    return _drawn({"width": 420, "height": {"step": 30}, "data": {"values": values}, "layer": layers})
 
 
 def _drawn(spec: dict[str, Any]) -> Markup:

@@ -10,6 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from benchmarks.searches import SearchRecord
 from leaderboard import cells, datafiles, names
 from leaderboard.address import Addresses
 from leaderboard.assets import assets
@@ -17,6 +18,7 @@ from leaderboard.board import Board, Column, Figure, LanguageView, Row, RunScore
 from leaderboard.costs import COSTS, CostColumn, known
 from leaderboard.drawings import curve_plot, gap_plot, pareto_plots, setting_plots
 from leaderboard.examples import Drilldown, may_be_shown
+from leaderboard.searches import search_view, settings_line
 from leaderboard.signs import SIGNS, signs
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -65,9 +67,9 @@ class TableView:
 class Site:
     """Renders the pages of one board."""
 
-    def __init__(self, board: Board, data_dir: Path | None = None) -> None:
+    def __init__(self, board: Board, data_dir: Path | None = None, searches: Sequence[SearchRecord] = ()) -> None:
         """data_dir: folder of official data files, from which texts of examples are shown where they may be."""
-        self.board = board
+        self.board, self.searches = board, searches
         self.drilldown = Drilldown(board, data_dir)
         self.addresses = Addresses(board)
         self.suite_of = {task.card.name: suite.name for suite in board.suites for task in suite.tasks}
@@ -87,6 +89,7 @@ class Site:
         for suite in self.board.suites:
             parts.append(partial(self._suite, suite))
             parts += [partial(self._task, suite, task) for task in suite.tasks]
+        parts += [self._searches] if self.searches else []
         return parts + [partial(self._run, run) for run in self.board.runs if run.curve]
 
     def plain(self) -> list[Part]:
@@ -117,6 +120,10 @@ class Site:
         yield self._page("index.html", "index.html", tops=tops)
         yield self._page("runs.html", "runs.html")
         yield self._page("compare.html", "compare.html")
+
+    def _searches(self) -> Iterator[tuple[str, str]]:
+        views = [search_view(search, self.seeds) for search in self.searches]
+        yield self._page("searches.html", "searches.html", views=views)
 
     def _suite(self, suite: SuiteView) -> Iterator[tuple[str, str]]:
         name, table = self.addresses.data_of_suite(suite.name), suite.overview
@@ -239,6 +246,8 @@ class Site:
             "note_of": datafiles.note,
             "language_name": names.language_name,
             "all_costs": COSTS,
+            "has_searches": bool(self.searches),
+            "settings_line": settings_line,
         }
         return environment
 

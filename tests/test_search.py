@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -20,7 +21,7 @@ from benchmarks.records import Example, Prediction, Split
 from benchmarks.results import Manifest, Results, read_model
 from benchmarks.searches import SearchRecord
 from benchmarks.task import Kind, TaskCard
-from harness import search, searching, trials
+from harness import search, searching, study, trials
 from harness.config import RunConfig
 from harness.held_out import few_shot, folds
 from harness.intervals import interval
@@ -301,6 +302,36 @@ def test_settings_that_diverge_are_told_as_bad_ones(go, tmp_path):
     assert notes[1e37][0] == "pruned"
     assert "the loss of task demo-topic" in notes[1e37][1]
     assert record.best.settings["learning-rate"] == 1e-2
+
+
+def test_a_server_that_goes_away_is_one_error_and_the_same_command_goes_on(go, monkeypatch, tmp_path):
+    from servers import server
+
+    words = ("--trials", 4, "--seeds", 0, "--side-by-side", 2)
+    with server("redis", tmp_path) as url:
+        ask, asked = study.Search.ask, []
+
+        def once(self):
+            if len(asked) == 3:
+                server_process(url).kill()
+            asked.append(1)
+            return ask(self)
+
+        monkeypatch.setattr(study.Search, "ask", once)
+        error = go(*words, "--storage", url, status=2)
+        assert error.strip().splitlines()[-1].startswith("error: the storage was lost")
+        assert "Traceback" not in error
+
+
+def server_process(url: str) -> psutil.Process:
+    """The program that listens there."""
+    port = int(url.rpartition(":")[2].partition("/")[0])
+    [found] = [
+        process
+        for process in psutil.Process().children()
+        if any(one.laddr.port == port for one in process.net_connections("tcp") if one.status == psutil.CONN_LISTEN)
+    ]
+    return found
 
 
 @pytest.mark.slow
