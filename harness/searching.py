@@ -78,6 +78,9 @@ _ABOUT, _SETTINGS, _FOUND, _CURVE = "about", "settings", "found", "curve"
 _WARM = 6
 """Proposals at most that a study begins with, and at most a third of its trials."""
 
+_RELEASED = 2
+"""Presets at most among them: all were found for encoders that are larger than most."""
+
 _STARTUP = 10
 """Trials at most before the sampler has enough to go by; at most a third of all."""
 
@@ -392,7 +395,7 @@ def _earlier(storage: BaseStorage, name: str, about: Mapping[str, Any]) -> list[
 
 
 def _released(cards: Sequence[TaskCard], method: Method) -> list[tuple[str, dict[str, Any]]]:
-    """Presets of this method: of these tasks, then of tasks of the same kinds."""
+    """Some presets of this method: of these tasks, then of tasks of the same kinds."""
     if method.prompt is not PromptOf.DEEP:
         return []
     names, kinds = {card.name for card in cards}, {card.kind for card in cards}
@@ -404,7 +407,7 @@ def _released(cards: Sequence[TaskCard], method: Method) -> list[tuple[str, dict
             known = {key.replace("-", "_"): value for key, value in preset.settings.items()}
             defaults = {name: RunConfig.model_fields[name].default for name in KNOWN}
             found.append((not same, preset.name, defaults | known))
-    return [(f"preset {name}", known) for _, name, known in sorted(found, key=lambda one: one[:2])]
+    return [(f"preset {name}", known) for _, name, known in sorted(found, key=lambda one: one[:2])][:_RELEASED]
 
 
 def _value(found: Found, objective: str) -> float:

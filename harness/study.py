@@ -49,6 +49,7 @@ is looked for, so what was killed there is known at once."""
 ORIGIN, FIRST, GIVEN_BACK, SURPLUS, NOTE = "origin", "first", "given-back", "surplus", "note"
 _OWNER, _BEAT = "owner", "beat"
 _REDUCTION = 3
+_TRIES = 3
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -87,14 +88,26 @@ def open_storage(url: str | None, out: Path) -> BaseStorage:
             with warnings.catch_warnings():  # that Optuna's part for Redis may change
                 warnings.simplefilter("ignore", ExperimentalWarning)
                 return JournalStorage(_Plain(JournalRedisBackend(url, prefix="polyprompt")))
-        # An idle connection may have been closed by the server, which is asked before it is used.
-        return RDBStorage(_driver(url), engine_kwargs={"pool_pre_ping": True})
+        return _database(_driver(url))
     except ImportError as error:
         advice = 'pip install "polyprompt[search-servers]"'
         raise PolypromptError(f"--storage {_without_password(url)}: {error}; {advice}".replace("\n", " ")) from None
     except Exception as error:  # each driver has errors of its own
         reason = " ".join(str(error).split())[:300]
         raise PolypromptError(f"--storage {_without_password(url)}: cannot be opened: {reason}") from None
+
+
+def _database(url: str) -> RDBStorage:
+    """A database; of several processes that make its tables at the same time, one does, and the others look again."""
+    for left in reversed(range(_TRIES)):
+        try:
+            # An idle connection may have been closed by the server, which is asked before it is used.
+            return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+        except Exception:
+            if not left:
+                raise
+            time.sleep(1)
+    raise AssertionError
 
 
 def is_of_storage(error: BaseException) -> bool:

@@ -40,7 +40,9 @@ def test_module_loads_without_torch(module: str) -> None:
     assert not loaded & TORCH
 
 
-@pytest.mark.parametrize("words", ["run --help", "run --list", "run --list-presets", "sweep FILE --dry-run"])
+@pytest.mark.parametrize(
+    "words", ["run --help", "run --list", "run --list-presets", "sweep FILE --dry-run", "search --help"]
+)
 def test_what_only_shows_something_does_without_torch(words: str, tmp_path: Path) -> None:
     plan = tmp_path / "plan.toml"
     plan.write_text('suite = ["demo"]\n')
