@@ -1,4 +1,4 @@
-"""`python -m tests.speed.inference [--quick] [--json]`: how fast exported prompts answer, beside what others offer.
+"""`python -m tests.speed.inference [--quick] [--only PART] [--json]`: how fast exported prompts answer, beside others.
 
 One classification task with a prompt of 16 slots in all layers, on rows of random pieces, all of one length; the graph
 as `exporters.export` writes it, in each engine and precision. The others compute the same encoder with the same head
@@ -23,7 +23,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -139,7 +139,12 @@ class Bench:
         self.backbone, self._random = backbone, np.random.default_rng(0)
         self.ours = exported(prompted(backbone, cards(TASKS)), cards(TASKS), folder / "prompted")
         self.bare = exported(prompted(backbone, cards(1), slots=0), cards(1), folder / "bare")
-        self.others = others(backbone, folder, compiled)
+        self._folder, self._compiled = folder, compiled
+
+    @cached_property
+    def others(self) -> dict[str, Callable[[Tensor, Tensor], Any]]:
+        """See `others`."""
+        return others(self.backbone, self._folder, self._compiled)
 
     def _pieces(self, rows: int, pieces: int) -> Ints:
         return self._random.integers(5, self.backbone.tokenizer.get_vocab_size(), (rows, pieces))
@@ -199,6 +204,7 @@ def main() -> int:
     """The program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one encoder, two shapes")
+    parser.add_argument("--only", choices=("equal", "mixed", "ragged"), help="a part alone")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--compile", action="store_true", help="with torch.compile, which takes a minute a shape")
     arguments = parser.parse_args()
@@ -211,13 +217,15 @@ def main() -> int:
             screen.say(f"{name}: export")
             bench = Bench(load_backbone(name), Path(folder), arguments.compile)
             results: dict[str, Spread] = {}
-            for rows, pieces in shapes:
+            for rows, pieces in shapes if arguments.only in (None, "equal") else ():
                 screen.say(f"{name}: {rows}x{pieces}")
                 results |= bench.equal(rows, pieces, seconds)
-            screen.say(f"{name}: mixed tasks, rows of different lengths")
-            for rows, pieces in ((1, 64), (32, 64)):
+            for rows, pieces in QUICK if arguments.only in (None, "mixed") else ():
+                screen.say(f"{name}: mixed tasks, {rows}x{pieces}")
                 results |= bench.mixed(rows, pieces, seconds / 3)
-            results |= bench.ragged(32, seconds / 3)
+            if arguments.only in (None, "ragged"):
+                screen.say(f"{name}: rows of different lengths")
+                results |= bench.ragged(32, seconds / 3)
             found |= {f"{name} {key}": value for key, value in results.items()}
     if arguments.json:
         print(json.dumps({"ratios": {name: ratio.record for name, ratio in found.items()}}, indent=1))
