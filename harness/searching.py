@@ -206,6 +206,8 @@ class _Study:
             taken.note(_SETTINGS, chosen)
             config = make_config(self._settings | chosen, f"trial {taken.number}")
             place = self.folder / _TRIALS / f"{taken.slot}"
+            if taken.slot == taken.number:  # what is there is of a study that was removed
+                shutil.rmtree(place, ignore_errors=True)
             if place.exists():  # the training goes on, and does not measure again what it measured then
                 for step, value in taken.before().items():
                     curve[step] = value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,18 +11,21 @@ from safetensors.torch import load_file
 from tiny import HEADS, HIDDEN, LAYERS
 
 import benchmarks.data
+from benchmarks.records import Example
 from benchmarks.results import Manifest, Results, read_model, read_predictions
 from harness import prune, rescore
 from harness.attention import Prefix, prompted, slot_weights
 from harness.config import load_config
 from harness.data import load_rows
 from harness.device import find_device
+from harness.placement import Placement
 from harness.prune import slot_masses
 from harness.sharing import PromptBank
 from harness.store import load_run
 
 SMALL = ("--languages", "en", "--max-train", 60, "--batch", 16, "--max-steps", 6, "--max-eval", 12)
 SLOTS = 6
+PLACEMENT = Placement(layers=(4, 7, 9))
 
 
 @pytest.fixture
@@ -142,6 +146,45 @@ def test_slots_that_nobody_sees_go_first(trained, command, tmp_path):
     for weights in masses.values():
         assert all(weight > 0 for weight in weights[:3])
         assert weights[3:] == [0, 0, 0]
+
+
+def test_of_each_layer_the_slots_with_the_largest_mass_are_kept_in_their_order():
+    bank = PromptBank(torch.arange(2 * 3 * 2 * 1 * 5 * 1.0).view(2, 3, 2, 1, 5, 1), {"a": 0, "b": 1}, PLACEMENT)
+    masses = torch.rand(2, 3, 5, generator=torch.Generator().manual_seed(1))
+    kept = prune._pruned(bank, masses, (4, 9), 2)
+    assert kept.placement.layers == (4, 9)
+    for row in range(2):
+        for number, layer in enumerate((0, 2)):
+            best = sorted(range(5), key=lambda slot: -masses[row, layer, slot])[:2]
+            for part in range(2):
+                expected = [float(bank.bank[row, layer, part, 0, slot, 0]) for slot in sorted(best)]
+                assert kept.bank[row, number, part, 0, :, 0].tolist() == expected
+    sums = masses.mean(0).sum(-1)
+    shapes = dict(prune._shapes(bank, masses, 7))
+    assert shapes[tuple(sorted((4, 7, 9)[n] for n in sums.argsort(descending=True)[:2]))] == 3
+    assert shapes[4, 7, 9] == 2
+    assert dict(prune._shapes(bank, masses, 15)) == {(4, 7, 9): 5}
+
+
+def test_padding_attends_to_nothing(trained):
+    """All rows in one batch are, in the mean over their tokens, what each is in a batch of its own."""
+    folder = trained("--pooling", "mean")
+    config = load_config(folder / "config.toml")
+    [task], _, _ = load_rows(config, evaluate=False)
+    model = load_run(folder)
+    encoder = prune._encoder(model, [task], config)
+    [split] = task.selecting.values()
+    words = [Example(f"{n}", text=" ".join(["w9 w7 w30 w12"] * n), label=row.label)
+             for n, row in enumerate(split.examples, 1)]  # fmt: skip
+
+    def masses(examples):
+        rows = replace(task, selecting={"en": replace(split, examples=tuple(examples))})
+        return slot_masses(model, [rows], encoder, find_device("fp32"))
+
+    lengths = [len(feature) for feature in encoder.features(task.task.card, words)]
+    assert len(set(lengths)) > 1
+    alone = sum(length * masses([row]) for length, row in zip(lengths, words, strict=True)) / sum(lengths)
+    assert torch.allclose(masses(words), alone, atol=1e-6)
 
 
 def test_reported_rows_are_read_when_everything_is_decided(trained, command, monkeypatch):
