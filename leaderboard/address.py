@@ -11,9 +11,10 @@ class Addresses:
 
     def __init__(self, board: Board) -> None:
         tasks = {(suite.name, task.card.name) for suite in board.suites for task in suite.tasks}
-        tasks |= {(score.suite, score.task) for run in board.runs for score in run.scores}
+        places = frozenset[tuple[str, str, str]]().union(*(run.places for run in board.runs))
+        tasks |= {(suite, task) for suite, task, _ in places}
         codes = {language.code for language in board.languages}
-        codes |= {score.language for run in board.runs for score in run.scores}
+        codes |= {language for _, _, language in places}
         self._suites = slugs(suite.name for suite in board.suites)
         self._tasks = slugs(f"{suite}.{task}" for suite, task in tasks)
         self._languages = slugs(codes)

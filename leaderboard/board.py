@@ -360,6 +360,7 @@ class RunView:
         curve: of training; empty: not kept.
         export: of its bundle; None: not exported.
         files: name -> sha256 of manifest.json and results.json.
+        places: suite, task and language of its scores.
     """
 
     id: str
@@ -372,6 +373,7 @@ class RunView:
     curve: tuple[Point, ...]
     export: ExportView | None
     files: Mapping[str, str]
+    places: frozenset[tuple[str, str, str]]
 
     @property
     def scores(self) -> tuple[RunScore, ...]:

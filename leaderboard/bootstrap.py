@@ -125,36 +125,44 @@ def replicates(cells: Sequence[Sums], stream: str, examples: int, resamples: int
         `[cells, resamples]`, points; nan where a metric is not defined in a resample, and for those of which nothing is
         known.
     """
-    units = next((len(cell.values) for cell in cells if cell.formula != "drawn"), 1)
     found = np.full((len(cells), resamples), np.nan, np.float32)
     groups: dict[tuple[str, int], list[int]] = {}
     for number, cell in enumerate(cells):
         groups.setdefault((cell.formula, cell.values.shape[1]), []).append(number)
-    groups.pop(("scorer", 0), None)
-    for number in groups.pop(("drawn", 1), []):
-        found[number] = np.resize(cells[number].values[:, 0], resamples)
-    if not groups:
-        return found
-    columns = {key: _side_by_side([cells[number] for number in numbers]) for key, numbers in groups.items()}
-    begin = 0
-    for counts in draws(stream, examples, units, resamples):
-        end = begin + len(counts)
-        for (formula, width), numbers in groups.items():
-            if formula == "spearman":
-                for number in numbers:
-                    found[number, begin:end] = scored(cells[number], counts)
-                continue
-            sums = (columns[formula, width] @ counts.T).reshape(len(numbers), width, len(counts))
-            found[numbers, begin:end] = FORMULAS[formula](np.moveaxis(sums, 1, -1), units)
-        begin = end
+    for (formula, _), numbers in groups.items():
+        values = np.stack([cells[number].values for number in numbers])
+        found[numbers] = replicated(formula, values, stream, examples, resamples)
     return found
 
 
-def _side_by_side(cells: Sequence[Sums]) -> NDArray[np.floating]:
-    """The values of cells of one form, `[cells * columns, units]`."""
-    values = np.stack([cell.values for cell in cells])
-    exact = np.float64 if cells[0].formula == "pearson" else np.float32
-    return values.transpose(0, 2, 1).reshape(-1, values.shape[1]).astype(exact)
+def replicated(
+    formula: str, values: NDArray[np.generic], stream: str, examples: int, resamples: int = RESAMPLES
+) -> Single:
+    """As `replicates`, of cells of one formula.
+
+    Args:
+        formula: as in `Sums`. values: `[cells, units, columns]`.
+        stream, examples, resamples: as for `draws`.
+    """
+    cells, units, width = values.shape
+    if formula == "drawn":
+        return np.resize(values[:, :, 0].astype(np.float32).T, (resamples, cells)).T
+    found = np.full((cells, resamples), np.nan, np.float32)
+    if formula == "scorer":
+        return found
+    exact = np.float64 if formula == "pearson" else np.float32
+    columns = values.transpose(0, 2, 1).reshape(cells * width, units).astype(exact)
+    begin = 0
+    for counts in draws(stream, examples, units, resamples):
+        end = begin + len(counts)
+        if formula == "spearman":
+            for number in range(cells):
+                found[number, begin:end] = scored(Sums(formula, values[number]), counts)
+        else:
+            sums = np.matmul(columns, counts.T).reshape(cells, width, len(counts))
+            found[:, begin:end] = FORMULAS[formula](np.moveaxis(sums, 1, -1), units)
+        begin = end
+    return found
 
 
 def scored(cell: Sums, counts: NDArray[np.floating]) -> Array:
@@ -201,7 +209,7 @@ def across_seeds(replicated: NDArray[np.floating], scores: Array, normal: NDArra
     Student's t for so many seeds over that of the normal distribution. What seeds differ by for drawing examples alone
     is a part of it, and was counted with the examples. Taken off as it is, the interval covers at least 95 % whatever
     seeds differ by (Banerjee 1961), and 98.5 % where three do not differ; widened by q**2 as well, 91 % at worst. Times
-    q**1.5 it is 93 to 97 % from three seeds on, by simulation (tests/test_board.py), and 92 to 98 % with two.
+    q**1.25 it is 93 to 97 % from three seeds on, by simulation (tests/test_board.py), and 93 to 98 % with two.
 
     Args:
         replicated: `[seeds, resamples]`, of each seed over the examples.
@@ -219,7 +227,7 @@ def across_seeds(replicated: NDArray[np.floating], scores: Array, normal: NDArra
     between = float(np.sum(away**2)) / (seeds * (seeds - 1))
     apart = float(np.mean(np.var(replicated - middle, axis=1, dtype=np.float64))) / (seeds - 1)
     wider = float(special.stdtrit(seeds - 1, 0.975)) / NORMAL
-    own = wider**2 * between - wider**1.5 * apart
+    own = wider**2 * between - wider**1.25 * apart
     if not own > 0:
         return np.asarray(middle, np.float32)
     return np.asarray(middle + np.sqrt(own) * (away @ normal) / np.sqrt(np.sum(away**2)), np.float32)

@@ -16,25 +16,13 @@ from leaderboard import plots
 from leaderboard.board import Board, Row, RunView, Table, TaskView
 from leaderboard.costs import COSTS
 from leaderboard.names import language_name, words
+from leaderboard.runs import INCIDENTAL
 
 MOST_DOTS = 300
 """Systems in a plot of cost: those on the front and the best others."""
 
 MOST_GAPS = 20
 """Systems in a plot of the gap between languages."""
-
-INCIDENTAL = {
-    "seed",
-    "out",
-    "name",
-    "data_dir",
-    "task_file",
-    "start_from",
-    "checkpoint_seconds",
-    "tracker",
-    "shard_backbone",
-}
-"""Settings in which runs of one line of a plot may differ."""
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,12 @@ def language_name(code: str) -> str:
 
 @cache
 def script_name(code: str) -> str:
-    """The English name of the script that a language is written in, by its code or else by CLDR's likely subtags."""
+    """The English name of the script of a language, by its code or else by CLDR's likely subtags; "": not known."""
     parts = code.replace("-", "_").split("_")
     named = next((part for part in parts[1:] if re.fullmatch(r"[A-Za-z]{4}", part)), None)
     likely = get_global("likely_subtags")
     found = named or next((part for part in str(likely.get(parts[0], "")).split("_")[1:] if len(part) == 4), None)
-    return str(Locale("en").scripts.get(found.title(), found)) if found else "script not known"
+    return str(Locale("en").scripts.get(found.title(), found)) if found else ""
 
 
 def slugs(names: Iterable[str]) -> dict[str, str]:

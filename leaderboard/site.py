@@ -23,7 +23,7 @@ from leaderboard.signs import SIGNS, signs
 
 TEMPLATES = Path(__file__).parent / "templates"
 
-STATIC_CELLS = 1500
+STATIC_CELLS = 500
 """Figures of a table that stand in the page itself, in whole rows and at least twenty; scripts show all rows."""
 
 Part = Callable[[], Iterator[tuple[str, str]]]

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from babel import Locale
 from numpy.typing import NDArray
 
 from benchmarks.errors import PolypromptError
@@ -39,9 +39,19 @@ from leaderboard.board import (
     Table,
     TaskView,
 )
-from leaderboard.bootstrap import RESAMPLES, Single, across_seeds, exact_end, intervals, normals, replicates
+from leaderboard.bootstrap import (
+    RESAMPLES,
+    Single,
+    across_seeds,
+    exact_end,
+    intervals,
+    normals,
+    replicated,
+    replicates,
+)
 from leaderboard.digest import Digest, Place, stream_of
 from leaderboard.facts import cost_of, curve_of, export_of, relative_latency
+from leaderboard.names import language_name, script_name, words
 from leaderboard.quoted import Quote, quotes
 from leaderboard.ranking import ranks
 from leaderboard.runs import Run, collect_runs, joined_by_seed
@@ -54,6 +64,9 @@ MANY_ROWS = 200
 
 CORRELATIONS = frozenset({"matthews", "pearson", "spearman"})
 """Metrics that may be negative."""
+
+THREADS = 2
+"""Cells that are computed at a time; each holds its replicates, and numpy's products have threads of their own."""
 
 STEPS = 127
 """Largest quantised replicate."""
@@ -186,6 +199,7 @@ class _Layout:
         flags, examples, units, identities: `[runs, cells]`.
         scores, guesses, low, high: `[runs, metrics]`; the last two are nan until they are made.
         computed: `[runs, metrics]`, whether there are predictions.
+        small: values of the digests, `[runs, values]`, where these have one form; else None.
     """
 
     def __init__(self, digests: Mapping[int, Digest]) -> None:
@@ -207,6 +221,23 @@ class _Layout:
         for row, digest in enumerate(self.digests):
             self.flags[row, list(digest.doubts)] |= Flag.DOUBT
         self.low, self.high = (np.full(self.scores.shape, np.nan) for _ in range(2))
+        shapes = [
+            np.stack([getattr(digest, name) for digest in self.digests])
+            for name in ("formulas", "rows", "widths", "begins", "is_small")
+        ]
+        alike = all(np.all(shape == shape[0]) for shape in shapes)
+        self.small = np.stack([digest.small for digest in self.digests]) if alike else None
+
+    def replicates(self, rows: NDArray[np.intp], place: int, stream: str, identity: int) -> Single:
+        """Replicates `[rows, resamples]` of a metric that was computed from the examples of this identity."""
+        first = self.digests[rows[0]]
+        sums = first.sums(place)
+        if self.small is None or sums is None or not first.is_small[place]:
+            each = [self.digests[row].sums(place) for row in rows.tolist()]
+            return replicates([one for one in each if one is not None], stream, identity)
+        begin = int(first.begins[place])
+        values = self.small[rows, begin : begin + sums.values.size].reshape(len(rows), *sums.values.shape)
+        return replicated(sums.formula, values, stream, identity)
 
 
 class _Maker:
@@ -219,9 +250,13 @@ class _Maker:
         self.single = all(len(group) == 1 for group in groups)
         self.keys: list[Key] = []
         self.number = {run.id: number for number, run in enumerate(self.runs)}
-        alike: dict[int, dict[int, Digest]] = {}
+        alike: dict[tuple[Place, ...], dict[int, Digest]] = {}
+        known: dict[int, dict[int, Digest]] = {}
         for number, run in enumerate(self.runs):
-            alike.setdefault(id(run.digest.places), {})[number] = run.digest
+            places = run.digest.places  # one object for most runs: to compare each would take long
+            if id(places) not in known:
+                known[id(places)] = alike.setdefault(places, {})
+            known[id(places)][number] = run.digest
         self.layouts = [_Layout(digests) for digests in alike.values()]
         self.ends = {
             number: (layout.low[row], layout.high[row])
@@ -240,6 +275,7 @@ class _Maker:
         self.values: list[NDArray[np.int8]] = []
         self.normals: dict[int, Single] = {}
         self.selected: dict[str, NDArray[np.int32]] = {}
+        self.triples: dict[int, frozenset[tuple[str, str, str]]] = {}
 
     # Suites
 
@@ -308,22 +344,21 @@ class _Maker:
         table_id = f"{card.suite}.{card.name}"
         totals = {name: self._empty() for name in metrics}
         columns: list[_Made] = []
-        for language in languages:
-            for name in metrics:
-                part = self._cell(card, language, name, totals[name])
-                if part is None or name != main:
-                    continue
-                beside = np.array([Flag.TRAINED if language in one - everywhere else 0 for one in trained], np.int32)
-                where = language_name(language)
-                key = self._key(suite.name, table_id, language, f"{title}, {where}") if len(languages) > 1 else None
-                column = Column(
-                    language, "language", language, where, ("trained in",) if language in everywhere else (), main,
-                    card.name, language, key=key,
-                )  # fmt: skip
-                made = self._join(column, part, beside, ranked=len(self.groups) <= MANY_ROWS)
-                columns.append(made)
-                shown = replace(column, id=card.name, kind="task", title=card.name, full=title, note=(_words(main),))
-                self.by_language.setdefault(language, []).append(replace(made, column=shown))
+        for language, name, part in self._cells(card, languages, metrics):
+            totals[name].add(part)
+            if name != main:
+                continue
+            beside = np.array([Flag.TRAINED if language in one - everywhere else 0 for one in trained], np.int32)
+            where = language_name(language)
+            key = self._key(suite.name, table_id, language, f"{title}, {where}") if len(languages) > 1 else None
+            column = Column(
+                language, "language", language, where, ("trained in",) if language in everywhere else (), main,
+                card.name, language, key=key,
+            )  # fmt: skip
+            made = self._join(column, part, beside, ranked=len(self.groups) <= MANY_ROWS)
+            columns.append(made)
+            shown = replace(column, id=card.name, kind="task", title=card.name, full=title, note=(words(main),))
+            self.by_language.setdefault(language, []).append(replace(made, column=shown))
         complete = max(len(card.languages), 1)
         for total in totals.values():
             total.mean(complete)
@@ -333,7 +368,7 @@ class _Maker:
                 value.add(totals[name])
         value.mean(len(averaged))
         key = self._key(suite.name, suite.name, card.name, title)
-        note = (_words(main), *([f"{len(languages)} languages"] if len(languages) > 1 else []))
+        note = (words(main), *([f"{len(languages)} languages"] if len(languages) > 1 else []))
         column = Column(card.name, "task", card.name, title, note, main, card.name, parts=complete, key=key)
         overview = self._quoted(self._join(column, totals[main], several), card.name, main)
         middle = replace(
@@ -349,7 +384,7 @@ class _Maker:
         ]
         by_metric = [
             replace(made, column=replace(
-                made.column, id=f"metric:{name}", kind="metric", title=_words(name), full=f"{_words(name)} of {title}",
+                made.column, id=f"metric:{name}", kind="metric", title=words(name), full=f"{words(name)} of {title}",
                 metric=name, note=(),
             ))
             for made, name in zip(by_metric, metrics, strict=True)
@@ -359,7 +394,7 @@ class _Maker:
         else:
             columns = [replace(made, column=replace(made.column, key=key)) for made in columns]
         absent = [language_name(code) for code in card.languages if code not in languages]
-        text = f"Methods by language: {_words(main)} of {card.name} in points, with its 95 % interval."
+        text = f"Methods by language: {words(main)} of {card.name} in points, with its 95 % interval."
         if absent:
             text += f" Scored by no run here: {', '.join(absent)}."
         members = self._members([overview])
@@ -403,51 +438,53 @@ class _Maker:
 
     # Single figures
 
-    def _cell(self, card: TaskCard, language: str, metric: str, total: _PerRun) -> _PerRun | None:
-        """One metric of a task in a language for all runs, added to the total of the task; None: nobody has it."""
+    def _cells(
+        self, card: TaskCard, languages: Sequence[str], metrics: Sequence[str]
+    ) -> Iterator[tuple[str, str, _PerRun]]:
+        """Language, metric and figures of each cell of a task; some at a time are made while others are read."""
+        wanted = [(language, metric) for language in languages for metric in metrics]
+        with ThreadPoolExecutor(THREADS) as pool:
+            waiting = [pool.submit(self._cell, card, *one) for one in wanted[:THREADS]]
+            for at, one in enumerate(wanted):
+                part = waiting.pop(0).result()
+                if at + THREADS < len(wanted):
+                    waiting.append(pool.submit(self._cell, card, *wanted[at + THREADS]))
+                if part is not None:
+                    yield *one, part
+
+    def _cell(self, card: TaskCard, language: str, metric: str) -> _PerRun | None:
+        """One metric of a task in a language for all runs; None: nobody has it."""
         key = card.name, language, self.split[card.name]
-        asked: dict[int, list[tuple[_Layout, NDArray[np.intp], int, int]]] = {}
         part = self._empty()
+        low, high = np.full((2, len(self.runs)), np.nan)
         for layout in self.layouts:
             cell, place, metrics = layout.cells.get(key, (0, 0, ()))
             if metric not in metrics:
                 continue
             place += metrics.index(metric)
-            numbers = layout.numbers
+            numbers, identities = layout.numbers, layout.identities[:, cell]
             part.score[numbers] = layout.scores[:, place]
             part.guess[numbers] = layout.guesses[:, place]
             part.parts[numbers] = 1
             part.examples[numbers] = layout.examples[:, cell]
-            part.asked[numbers] = layout.identities[:, cell].astype(np.uint64)
+            part.asked[numbers] = identities.astype(np.uint64)
             part.flags[numbers] = layout.flags[:, cell] | self._selected(card.name)[numbers]
             computed = layout.computed[:, place]
             part.found[numbers[~computed]] = np.nan
-            for identity in np.unique(layout.identities[computed, cell]).tolist():
-                rows = np.flatnonzero(computed & (layout.identities[:, cell] == identity))
-                asked.setdefault(identity, []).append((layout, rows, cell, place))
-        if not part.parts.any():
-            return None
-        part.ends = np.full(len(self.runs), np.nan), np.full(len(self.runs), np.nan)
-        for identity, groups in asked.items():
-            sums = [layout.digests[row].sums(place) for layout, rows, _, place in groups for row in rows.tolist()]
-            made = replicates([one for one in sums if one is not None], stream_of(*key), identity)
-            begin = 0
-            for layout, rows, cell, place in groups:
-                found = made[begin : begin + len(rows)]
-                begin += len(rows)
-                numbers = layout.numbers[rows]
+            for identity in np.unique(identities[computed]).tolist():
+                rows = np.flatnonzero(computed & (identities == identity))
+                found = layout.replicates(rows, place, stream_of(*key), identity)
                 if len(rows) == len(self.runs):
                     part.found = found
                 else:
-                    part.found[numbers] = found
-                low, high = intervals(found)
-                part.ends[0][numbers], part.ends[1][numbers] = low, high
+                    part.found[numbers[rows]] = found
+                low[numbers[rows]], high[numbers[rows]] = ends = intervals(found)
                 end, scores = exact_end(int(layout.units[rows[0], cell])), layout.scores[rows, place]
-                flat = low == high
-                layout.low[rows, place] = np.where(flat & (scores == 100), 100 - end, low)
-                layout.high[rows, place] = np.where(flat & (scores == 0), end, high)
-        total.add(part)
-        return part
+                flat = ends[0] == ends[1]
+                layout.low[rows, place] = np.where(flat & (scores == 100), 100 - end, ends[0])
+                layout.high[rows, place] = np.where(flat & (scores == 0), end, ends[1])
+        part.ends = low, high
+        return part if part.parts.any() else None
 
     def _join(
         self, column: Column, part: _PerRun, beside: NDArray[np.int32] | None = None, *, ranked: bool = True
@@ -595,7 +632,7 @@ class _Maker:
                 f"language.{code}", name, f"Methods by task in {name}: the main metric of each task in points.",
                 columns, self._members(columns),
             )  # fmt: skip
-            views.append(LanguageView(code, name, script_of(code), table))
+            views.append(LanguageView(code, name, script_name(code), table))
         return tuple(views)
 
     def _members(self, columns: Sequence[_Made]) -> list[int]:
@@ -640,6 +677,12 @@ class _Maker:
         found = [language for language in card.languages if language in scored]
         found += sorted(scored - set(found))
         return sorted(found, key=lambda language: language != card.train_language)
+
+    def places(self, places: tuple[Place, ...]) -> frozenset[tuple[str, str, str]]:
+        """Suite, task and language of the places of a digest; one object for all runs that have these."""
+        if id(places) not in self.triples:
+            self.triples[id(places)] = frozenset((place.suite, place.task, place.language) for place in places)
+        return self.triples[id(places)]
 
     def _scored(self, card: TaskCard, metric: str) -> bool:
         return any(
@@ -713,6 +756,7 @@ def _run_view(run: Run, maker: _Maker) -> RunView:
         curve=curve_of(run.folder),
         export=export_of(run.folder),
         files=run.files,
+        places=maker.places(run.digest.places),
     )
 
 
@@ -758,26 +802,3 @@ def _suite(name: str) -> Suite:
         return find_suite(name)
     except PolypromptError:  # a suite of somebody else: everything but its official average can be shown
         return Suite(name=name, title=name, tasks=())
-
-
-def language_name(code: str) -> str:
-    """The English name of a BCP-47 code by CLDR; the code itself where CLDR has none."""
-    names = Locale("en").languages
-    return str(names.get(code.replace("-", "_")) or names.get(code.split("-")[0]) or code)
-
-
-def script_of(code: str) -> str:
-    """The English name of the script that a language is usually written in, by CLDR; "" where it is not known."""
-    from babel.core import get_global
-
-    parts = code.replace("-", "_").split("_")
-    script = next((part for part in parts[1:] if len(part) == 4), "")
-    if not script:
-        likely = get_global("likely_subtags")
-        found = str(likely.get("_".join(parts[:2])) or likely.get(parts[0]) or "").split("_")
-        script = next((part for part in found if len(part) == 4), "")
-    return str(Locale("en").scripts.get(script, script))
-
-
-def _words(metric: str) -> str:
-    return metric.replace("_", " ")

@@ -313,4 +313,5 @@ def _run(run: str, row: Row, cards: list[TaskCard], views: list[TaskView], at: i
         curve if at < 20 else (),
         export if at % 2 else None,
         {"manifest.json": "ab" * 32, "results.json": "cd" * 32},
+        frozenset((score.suite, score.task, score.language) for score in scores),
     )

@@ -135,3 +135,19 @@ def write_run(
     write_model(folder / "results.json", results)
     write_atomic(folder / "config.toml", config or f'method = "{method}"\nseed = {seed}\n')
     return folder
+
+
+def write_runs(folder: Path, cards: Sequence[TaskCard], splits: Mapping[str, str], seeds: int) -> Path:
+    """Runs of a small board: seeds of one row, another row, one with two tasks in one language, one with fewer rows.
+
+    Args:
+        folder: for them. cards: of tasks, one of them, with several languages, is called "many".
+        splits: task -> split. seeds: how many.
+    """
+    some = [cards[0], next(card for card in cards if card.name == "many")]
+    for seed in range(seeds):
+        write_run(folder / f"prompt-s{seed}", cards, seed=seed, skill=0.85, splits=splits)
+    write_run(folder / "tuned", cards, method="fine-tune", skill=0.5, splits=splits)
+    write_run(folder / "part", some, method="bitfit", languages=["en"], skill=0.9, splits=splits)
+    write_run(folder / "short", cards, method="linear-probe", rows=20, limited=True, splits=splits)
+    return folder

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_runs import draw, write_run
+from fake_runs import draw, write_run, write_runs
 from scipy import stats
 
 from benchmarks.records import Prediction
@@ -37,6 +37,7 @@ from leaderboard.bootstrap import (
     sums_of,
     units_of,
 )
+from leaderboard.build import build
 from leaderboard.quoted import FILE, quotes
 from leaderboard.ranking import compare, holm, ranks
 from leaderboard.runs import read_run
@@ -394,14 +395,7 @@ def test_ranks_are_those_of_a_plain_loop() -> None:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs")
-    cards = [*GLUE, MANY, TAGS, SPAN]
-    for seed in range(2):
-        write_run(folder / f"prompt-s{seed}", cards, seed=seed, skill=0.85, splits=SPLITS)
-    write_run(folder / "tuned", cards, method="fine-tune", skill=0.5, splits=SPLITS)
-    write_run(folder / "part", [GLUE[0], MANY], method="bitfit", languages=["en"], skill=0.9, splits=SPLITS)
-    write_run(folder / "short", cards, method="linear-probe", rows=20, limited=True, splits=SPLITS)
-    return folder
+    return write_runs(tmp_path_factory.mktemp("runs"), [*GLUE, MANY, TAGS, SPAN], SPLITS, 2)
 
 
 @pytest.fixture(scope="module")
@@ -576,6 +570,29 @@ def test_equal_input_gives_equal_numbers_kept_or_not(
     assert contents(make_board([runs])) == plain
     assert list((tmp_path / "board").glob("*.safetensors"))
     assert contents(make_board(sorted(runs.iterdir(), reverse=True))) == plain
+
+
+def test_several_processes_give_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading and writing: the first time, again, and after a change of one run and damage of another."""
+    write_runs(tmp_path / "runs", [TAGS, MANY], {}, 2)
+    monkeypatch.setattr("leaderboard.processes.os.sched_getaffinity", lambda _: {0, 1, 2})
+
+    def built(shared: int, cache: str, out: str) -> dict[str, bytes]:
+        monkeypatch.setenv("POLYPROMPT_CACHE", cache if cache == "off" else str(tmp_path / cache))
+        monkeypatch.setattr("leaderboard.runs.SHARED_RUNS", shared)
+        monkeypatch.setattr("leaderboard.build.SHARED_RUNS", shared)
+        build([tmp_path / "runs"], tmp_path / out)
+        files = (path for path in (tmp_path / out).rglob("*") if path.is_file())
+        return {str(path.relative_to(tmp_path / out)): path.read_bytes() for path in files}
+
+    alone = built(99, "off", "alone")
+    assert built(1, "cache", "shared") == built(1, "cache", "shared") == alone
+    path = tmp_path / "runs/tuned/predictions/many.de.test.jsonl.gz"
+    write_predictions(path, [replace(row, value=row.gold) for row in read_predictions(path)])  # type: ignore[arg-type]
+    (tmp_path / "runs/part/results.json").write_text("{}")
+    changed = built(1, "cache", "shared")
+    assert changed == built(99, "off", "alone") != alone
+    assert b"left out" in changed["index.html"]
 
 
 def test_nothing_stale_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,10 +18,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_board import fake_board
+from fake_runs import write_run
 from tabulate import tabulate
 
+from benchmarks.registry import find_suite
+from benchmarks.results import read_predictions
 from leaderboard.board import Board, Replicates
-from leaderboard.build import write
+from leaderboard.build import build, write
 from leaderboard.ranking import compare, holm
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (tox -e browser)")
@@ -323,6 +326,44 @@ def test_search(tab: Tab) -> None:
     page.locator("#search").fill("task1")
     page.locator("#found a").first.click()
     assert "task1" in page.locator("h1").inner_text()
+
+
+def test_examples_side_by_side(browser: object, tmp_path: Path) -> None:
+    """Rows of two systems, filtered and found; texts with a data folder, where the licence lets them be shown."""
+    cards = [task.card for task in find_suite("superglue").tasks if task.card.name in ("boolq", "cb")]
+    splits = dict.fromkeys(("boolq", "cb"), "dev")
+    for method, skill in (("one", 0.7), ("other", 0.5)):
+        write_run(tmp_path / "runs" / method, cards, method=method, skill=skill, splits=splits)
+    passages = [{"question": "is it?", "passage": f"{HOSTILE} {n}", "label": True, "idx": f"en-{n}"} for n in range(60)]
+    file = tmp_path / "data/superglue/BoolQ/val.jsonl"
+    file.parent.mkdir(parents=True)
+    file.write_text("".join(json.dumps(row) + "\n" for row in passages))
+    first, second = (
+        {row.id: row for row in read_predictions(tmp_path / f"runs/{method}/predictions/boolq.en.dev.jsonl.gz")}
+        for method in ("one", "other")
+    )
+    for data_dir, headings in ((None, 4), (tmp_path / "data", 5)):
+        site = tmp_path / f"site{headings}"
+        build([tmp_path / "runs"], site, data_dir=data_dir)
+        tab = Tab(browser, site)
+        page = tab.open("tasks/superglue.boolq/examples.html", "#rows[data-ready]")
+        shown = page.locator("#rows tbody tr")
+        assert shown.count() == 60 and page.locator("#rows thead th").count() == headings
+        assert page.get_by_text(HOSTILE).count() == (60 if data_dir else 0)
+        page.locator("#kind").select_option("first")
+        chosen = [name for name, row in first.items() if row.value == row.gold != second[name].value]
+        assert shown.locator("th").all_inner_texts() == chosen != []
+        assert page.locator("#count").inner_text().startswith(f"{len(chosen)} of 60 examples")
+        address = page.evaluate("location.hash")
+        page.locator("#words").fill(chosen[0])
+        assert chosen[0] in shown.locator("th").all_inner_texts()
+        page = tab.open(f"tasks/superglue.boolq/examples.html{address}", "#rows[data-ready]")
+        assert shown.locator("th").all_inner_texts() == chosen
+        page = tab.open("tasks/superglue.cb/examples.html", "#rows[data-ready]")
+        assert "Texts are not shown" in page.locator(".lead").inner_text()
+        assert page.locator("#rows thead th").count() == 4
+        tab.context.close()
+        assert tab.wrong == []
 
 
 def test_hostile_names_stay_text(browser: object, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 Each run has 12 tasks in 40 languages and real predictions, 200 rows a task and language. Its files are hard links to a
 pool of drawn systems, and its digest is put together from those of the pool: to compute each anew takes a while, which
 `--cold N` measures on the first N runs without any memory. What is then timed is the build where all digests are known,
-as after one more run. `--site` builds the whole site as well.
+as after one more run. `--site` builds the whole site as well, twice, and opens its first pages in Chromium.
 """
 
 from __future__ import annotations
@@ -12,17 +12,19 @@ import argparse
 import gzip
 import json
 import os
-import resource
+import shutil
+import statistics
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.files import sha256
 from benchmarks.records import Prediction
-from benchmarks.results import BackboneCard, Manifest, ResultRecord, _line
+from benchmarks.results import BackboneCard, Manifest, ResultRecord, Results, _line, read_model
 from benchmarks.task import Kind, TaskCard
 from leaderboard import digest, runs
 
@@ -80,9 +82,7 @@ def make_pool(folder: Path) -> dict[tuple[str, str, int], tuple[Path, ResultReco
     return found
 
 
-def make_run(
-    folder: Path, number: int, pool: dict[tuple[str, str, int], tuple[Path, ResultRecord]]
-) -> list[ResultRecord]:
+def make_run(folder: Path, number: int, pool: dict[tuple[str, str, int], tuple[Path, ResultRecord]]) -> None:
     """A run folder whose files are links to those of the pool."""
     (folder / "predictions").mkdir(parents=True)
     found = []
@@ -107,7 +107,6 @@ def make_run(
     (folder / "results.json").write_text(
         f'{json.dumps(head | {"backbone": backbone.name})[:-1]}, "records": [{records}]}}'
     )
-    return found
 
 
 _TEXTS: dict[int, str] = {}
@@ -118,27 +117,32 @@ def _text(record: ResultRecord) -> str:
 
 
 def generate(folder: Path, count: int) -> None:
-    """Make the runs, and their digests out of those of the pool."""
+    """Make the runs."""
     pool = make_pool(folder / "pool")
+    for number in range(count):
+        make_run(folder / "runs" / f"run-{number:04}", number, pool)
+    time.sleep(2.5)  # else files are too young for their times to be believed
+
+
+def keep_digests(folder: Path) -> None:
+    """Keep what the board computes of each run; of files that are one on the disk it is computed once."""
     by_name = {card.name: card for card in cards()}
     guess = digest.remembered_chance()
-    cells: dict[int, object] = {}
-    folders = []
-    for number in range(count):
-        place = folder / "runs" / f"run-{number:04}"
-        folders.append((place, make_run(place, number, pool)))
-    time.sleep(2.5)  # else files are too young for their times to be believed
+    cells: dict[int, digest._Cell] = {}
+
+    def make(place: Path) -> digest.Digest:
+        found = []
+        for record in read_model(place / "results.json", Results).records:
+            file = (place / record.predictions).stat().st_ino
+            if file not in cells:
+                cells[file] = digest._cell(place, record, by_name[record.task], guess)
+            found.append(cells[file])
+        return digest._stacked(found)
+
     with runs._memory() as memory:
-        for place, records in folders:
-
-            def make(place: Path = place, records: list[ResultRecord] = records) -> digest.Digest:
-                for record in records:
-                    if id(record) not in cells:
-                        cells[id(record)] = digest._cell(place, record, by_name[record.task], guess)
-                return digest._stacked([cells[id(record)] for record in records])  # type: ignore[misc]
-
-            place = place.resolve()
-            memory.digest(place, {name: sha256(place / name) for name in ("manifest.json", "results.json")}, make)
+        for place in sorted((folder / "runs").resolve().iterdir()):
+            files = {name: sha256(place / name) for name in ("manifest.json", "results.json")}
+            memory.digest(place, files, partial(make, place))
 
 
 MEASURED = """
@@ -169,6 +173,12 @@ def main() -> None:
         began = time.perf_counter()
         generate(options.folder, options.runs)
         print(f"generated in {time.perf_counter() - began:.0f} s")
+    kept = options.folder / "code"
+    if not kept.exists() or kept.read_text() != digest.code_version():
+        began = time.perf_counter()
+        keep_digests(options.folder)
+        kept.write_text(digest.code_version())
+        print(f"digests kept in {time.perf_counter() - began:.0f} s")
     subprocess.run([sys.executable, "-c", MEASURED, str(options.folder / "runs")], check=True)
     if options.cold:
         os.environ["POLYPROMPT_CACHE"] = "off"
@@ -179,18 +189,60 @@ def main() -> None:
         print(f"without memory: {each:.2f} s a run of {TASKS * LANGUAGES} files, 2,000 runs {each / 0.03:.0f} minutes")
         os.environ["POLYPROMPT_CACHE"] = str(options.folder / "cache")
     if options.site:
-        began = time.perf_counter()
-        command = [
-            sys.executable,
-            "-m",
-            "leaderboard.build",
-            str(options.folder / "runs"),
-            "--out",
-            str(options.folder / "site"),
-        ]
-        subprocess.run(command, check=True)
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-        print(f"site: {time.perf_counter() - began:.1f} s, at most {peak:,.0f} MiB")
+        for what in ("site", "site again"):
+            command = ["-m", "leaderboard.build", str(options.folder / "runs"), "--out", str(options.folder / "site")]
+            taken, peak = measured([sys.executable, *command])
+            print(f"{what}: {taken:.1f} s, at most {peak:,.0f} MiB in all of its processes")
+        open_pages(options.folder / "site")
+
+
+def measured(command: list[str]) -> tuple[float, float]:
+    """Seconds, and the most memory that a command and its processes had at a time, shared pages counted once, MiB."""
+    began, peak = time.perf_counter(), 0.0
+    with subprocess.Popen(command) as process:
+        while process.poll() is None:
+            peak = max(peak, _memory(process.pid))
+            time.sleep(0.3)
+    if process.returncode:
+        raise SystemExit(process.returncode)
+    return time.perf_counter() - began, peak
+
+
+def _memory(process: int) -> float:
+    try:
+        here = Path(f"/proc/{process}")
+        rollup = (here / "smaps_rollup").read_text().splitlines()
+        own = sum(int(line.split()[1]) for line in rollup if line.startswith("Pss:")) / 1024
+        children = (here / f"task/{process}/children").read_text().split()
+    except OSError:  # it has ended
+        return 0.0
+    return own + sum(_memory(int(child)) for child in children)
+
+
+def open_pages(site: Path) -> None:
+    """Print how long pages take from the request until a reader can use them: search, sort, filter."""
+    from playwright.sync_api import sync_playwright
+
+    chromium = os.environ.get("POLYPROMPT_CHROMIUM") or shutil.which("chromium")
+    ready = {
+        "index.html": ".find:not([hidden])",
+        "suites/scale/index.html": "table[data-ready]",
+        "tasks/scale.task-00/index.html": "table[data-ready]",
+    }
+    with sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        for path, selector in ready.items():
+            taken = []
+            for _ in range(5):
+                context = browser.new_context()
+                page = context.new_page()
+                began = time.perf_counter()
+                page.goto(f"{site.resolve().as_uri()}/{path}", wait_until="commit")
+                page.wait_for_selector(selector)
+                taken.append(time.perf_counter() - began)
+                context.close()
+            print(f"{path}: usable after {statistics.median(taken):.2f} s, at most {max(taken):.2f} s")
+        browser.close()
 
 
 if __name__ == "__main__":
