@@ -107,7 +107,7 @@ def search(settings: Mapping[str, Any], asked: Asked, screen: Screen) -> SearchR
         study.go_on()
     except BaseException as error:
         with suppress(Exception):  # what went wrong first is what is told
-            study.write(study.record(whole=False))
+            study.leave()
         if is_of_storage(error):
             raise PolypromptError(
                 f"the storage was lost ({error}); once it is back, the same command goes on"
@@ -187,6 +187,11 @@ class _Study:
                 time.sleep(PAUSE)
                 self._search.recover()
                 tell()
+
+    def leave(self) -> None:
+        """End in the middle of it."""
+        self._search.leave()
+        self.write(self.record(whole=False))
 
     def _done(self) -> int:
         """Trials that have ended; where time is the bound, seconds."""

@@ -286,6 +286,12 @@ class Search:
             if last and _is_given_back(trial) and trial.datetime_complete and trial.datetime_complete < long_ago:
                 self._enqueue(trial)
 
+    def leave(self) -> None:
+        """Give back what this process has, and has perhaps not begun with."""
+        for trial in self.trials:
+            if trial.state is TrialState.RUNNING and self._is_mine(trial):
+                self._give_back(trial)
+
     def others(self) -> int:
         """How many trials are under way in other processes."""
         return sum(trial.state is TrialState.RUNNING and not self._is_mine(trial) for trial in self.trials)
@@ -364,6 +370,7 @@ class Taken:
     def __init__(self, search: Search, trial: optuna.Trial) -> None:
         self._search, self._trial = search, trial
         self._beaten = time.monotonic()
+        self._measured: set[int] = set()
         self.number = trial.number
         self.slot = slot(search._frozen(trial))
         self.params: dict[str, Value] = dict(trial.params)
@@ -386,7 +393,9 @@ class Taken:
         if len(self._search.study.directions) > 1:
             return False
         try:
-            self._trial.report(value, step)
+            if step not in self._measured:  # a training that goes on may come by once more
+                self._trial.report(value, step)
+            self._measured.add(step)
             return self._trial.should_prune()
         except UpdateFinishedTrialError:
             raise TakenOver from None

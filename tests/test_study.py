@@ -268,6 +268,15 @@ def test_one_too_many_is_given_back(tmp_path):
     assert here.ask() is None
 
 
+def test_who_leaves_gives_back_what_was_not_begun_with(tmp_path):
+    search = open_search(str(tmp_path / "j"), 3)
+    taken = [search.ask(), search.ask()]
+    taken[0].tell(TrialState.COMPLETE, [1.0])
+    search.leave()
+    assert [state_of(trial) for trial in search.trials] == ["complete", "given-back", "waiting"]
+    assert search.ask().params == taken[1].params
+
+
 def test_time_that_several_work_is_counted_once():
     search = Search(
         InMemoryStorage(), "s", {"x": FloatDistribution(0, 1)}, ["maximize"], make_sampler("random", 1, 1),
