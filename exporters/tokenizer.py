@@ -44,6 +44,15 @@ HAN += r"\x{2F800}-\x{2FA1F}"
 PUNCTUATION = r"!-/:-@\[-`{-~\p{P}"
 """What BERT splits off, as a class of characters."""
 
+WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+"""What BPE of bytes takes for a word, as GPT-2 does."""
+
+UNUSUAL = ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "ignore_merges")
+"""Settings of BPE under which it is not converted."""
+
+CACHED = 20_000
+"""Words whose pieces BPE remembers."""
+
 OUTPUTS = (
     *("normal_begins", "normal_ends", "characters", "first_word", "last_word", "word_begins", "word_ends"),
     *("first_piece", "last_piece", "pieces", "sizes"),
@@ -51,7 +60,8 @@ OUTPUTS = (
 """Outputs of the graph.
 
 Of each string where it is in `characters` once it is normalized, and which words it has; of each word where it is there
-and which pieces it has; of each piece its id, and how many characters it covers (-1: it is the unknown one).
+and which pieces it has; of each piece its id, and how many characters it covers (-1: it is the unknown one), or in BPE
+how many bytes.
 All ends are exclusive; places are bytes of UTF-8.
 """
 
@@ -67,7 +77,7 @@ def convert(tokenizer: Tokenizer) -> Model:
     Rows, pairs, truncation and special pieces are the client's part.
 
     Args:
-        tokenizer: WordPiece behind BERT's pre-tokenizer, or Unigram behind Metaspace.
+        tokenizer: WordPiece behind BERT's pre-tokenizer, Unigram behind Metaspace, or BPE of bytes (RoBERTa).
 
     Raises:
         PolypromptError: it has parts that are not converted; names the first.
@@ -95,13 +105,14 @@ def describe(tokenizer: Tokenizer, state: State) -> State:
 
     Returns:
         "single" and "pair", rows as lists of pieces [id, type] and texts ["a" or "b", type]; "added", pieces that are
-        found in a text as it is; "mark", the piece of a word's beginning alone (-1: none).
+        found in a text as it is; "mark", the piece of a word's beginning alone (-1: none); of BPE also "bytes", with
+        "space", whether one is put in front of a text, and "trim", whether spaces belong to no piece.
 
     Raises:
         PolypromptError: an added piece is looked for in another way.
     """
     for token in state["added_tokens"]:
-        if token["normalized"] or token["single_word"]:
+        if (token["normalized"] and state["normalizer"] is not None) or token["single_word"]:
             raise PolypromptError(
                 f"the added piece {token['content']!r} is looked for in normalized text or whole words"
             )
@@ -109,13 +120,18 @@ def describe(tokenizer: Tokenizer, state: State) -> State:
     tokenizer.no_padding()
     keys = ("content", "id", "lstrip", "rstrip")
     mark = tokenizer.token_to_id(MARK) if state["model"]["type"] == "Unigram" else None
-    return {
+    found = {
         "version": 1,
         "single": _template(tokenizer, "a"),
         "pair": _template(tokenizer, "a", "b"),
         "added": [{key: token[key] for key in keys} for token in state["added_tokens"]],
         "mark": -1 if mark is None else mark,
     }
+    if state["model"]["type"] == "BPE":
+        behind = state["post_processor"] or {}
+        trim = behind.get("trim_offsets", False) if behind.get("type") in ("RobertaProcessing", "ByteLevel") else False
+        found["bytes"] = {"space": state["pre_tokenizer"]["add_prefix_space"], "trim": trim}
+    return found
 
 
 def add_tokenizer(bundle: Path) -> BundleCard:
@@ -172,8 +188,8 @@ def _bytes(data: bytes) -> Output:
     return ops.constant(np.frombuffer(data, np.uint8).copy()).output(0)
 
 
-def _strings(texts: Iterable[str]) -> Node:
-    data = [text.encode() for text in texts]
+def _strings(texts: Iterable[str | bytes]) -> Node:
+    data = [text.encode() if isinstance(text, str) else text for text in texts]
     ends = np.cumsum([len(one) for one in data]).astype(np.int32)
     begins = np.concatenate([[0], ends[:-1]]).astype(np.int32)
     return [ops.constant(begins).output(0), ops.constant(ends).output(0), _bytes(b"".join(data))]
@@ -324,6 +340,9 @@ def _words(node: Node, step: State | None) -> tuple[Node, Node]:
     elif kind == "BertPreTokenizer":
         # in one pattern: the operator does not split the last of several words a second time
         pattern, behaviour, invert = rf"[{PUNCTUATION}]|[^\s{PUNCTUATION}]+", "remove", True
+    elif step is not None and kind == "ByteLevel" and step["use_regex"]:
+        node = _replace(node, "^([^ ])", " $1") if step["add_prefix_space"] else node
+        pattern, behaviour, invert = WORDS, "isolate", False
     else:
         raise PolypromptError(f"the pre-tokenizer {kind} is not converted")
     inputs = [*_rows(node[0]), *node, _bytes(pattern.encode())]
@@ -341,6 +360,12 @@ def _pieces(rows: Node, model: State) -> Node:
         inputs = [*rows, *_strings(_vocabulary(model)), scores.output(0)]
         unknown = model["unk_id"]
         return _op("UnigramTokenizer", inputs, byte_fallback=False, unk_token_id=unknown, fuse_unk=True)
+    if model["type"] == "BPE" and not any(model.get(part) for part in UNUSUAL):
+        pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
+        sides = [_strings(_as_bytes(pair[side]) for pair in pairs) for side in (0, 1)]
+        inputs = [*rows, *_strings(map(_as_bytes, _vocabulary(model))), *sides[0], *sides[1]]
+        none = {"unk_token": "", "suffix_indicator": "", "end_suffix": "", "fuse_unk": False, "byte_fallback": False}
+        return _op("BPETokenizer", inputs, cache_capacity=CACHED, **none)
     raise PolypromptError(f"the model {model['type']} is not converted")
 
 
@@ -354,6 +379,21 @@ def _vocabulary(model: State) -> list[str]:
     return pieces
 
 
+def _as_bytes(piece: str) -> bytes:
+    """What a piece of BPE stands for; one that is not written in signs for bytes is text, as special pieces are."""
+    signs = _signs()
+    known = all(sign in signs for sign in piece)
+    return bytes(signs[sign] for sign in piece) if known else piece.encode()
+
+
+@cache
+def _signs() -> dict[str, int]:
+    """The signs that GPT-2 has for bytes: Latin-1 where that can be seen, the others from 256 on."""
+    seen = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    unseen = [byte for byte in range(256) if byte not in seen]
+    return {chr(byte): byte for byte in seen} | {chr(256 + place): byte for place, byte in enumerate(unseen)}
+
+
 def _unknown(model: State) -> int:
     found: int = model["unk_id"] if model["type"] == "Unigram" else model["vocab"][model["unk_token"]]
     return found
@@ -365,10 +405,12 @@ def _longest(model: State) -> int:
 
 
 def _sizes(model: State, tokenizer: Tokenizer) -> np.ndarray[Any, np.dtype[np.int32]]:
-    """How many characters each piece covers, [pieces]."""
+    """How many characters, of BPE bytes, each piece covers, [pieces]."""
     prefix = model.get("continuing_subword_prefix") or ""
     pieces = _vocabulary(model)
     pieces += [""] * (max(tokenizer.get_vocab().values()) + 1 - len(pieces))
+    if model["type"] == "BPE":
+        return np.array([len(_as_bytes(piece)) for piece in pieces], np.int32)
     sizes = [len(piece) - (len(prefix) if prefix and piece.startswith(prefix) else 0) for piece in pieces]
     sizes[_unknown(model)] = -1
     return np.array(sizes, np.int32)

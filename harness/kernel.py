@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -91,60 +91,52 @@ def attention(
         `[pieces or rows, hidden]`
     """
     hidden = states.shape[-1] // (3 if asked is None else 2)
-    scale = (hidden // heads) ** -0.5 if scale is None else scale
-    found: Tensor = _Attention.apply(states.contiguous(), asked, prefix, rows, heads, scale, own)
+    how = _How(rows, heads, (hidden // heads) ** -0.5 if scale is None else scale, own)
+    found: Tensor = _Attention.apply(states.contiguous(), asked, prefix, how)
     return found
+
+
+class _How(NamedTuple):
+    """What is no tensor of `attention`."""
+
+    rows: Packed
+    heads: int
+    scale: float
+    own: bool
 
 
 class _Attention(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        states: Tensor,
-        asked: Tensor | None,
-        prefix: Tensor | None,
-        rows: Packed,
-        heads: int,
-        scale: float,
-        own: bool,
-    ) -> Tensor:
+    def forward(ctx: Any, states: Tensor, asked: Tensor | None, prefix: Tensor | None, how: _How) -> Tensor:
         narrow = None if prefix is None else prefix.detach().to(states.dtype).contiguous()
-        call = _Call(states, None if asked is None else asked.contiguous(), narrow, rows, heads, scale, own)
+        call = _Call(states, None if asked is None else asked.contiguous(), narrow, how)
         wanted = any(ctx.needs_input_grad)
         mixed = states.new_empty(call.queries, call.hidden)
-        logsum = states.new_empty(heads if wanted else 0, call.queries, dtype=torch.float32)
+        logsum = states.new_empty(how.heads if wanted else 0, call.queries, dtype=torch.float32)
         call.forward(mixed, logsum)
         if wanted:
             ctx.save_for_backward(states, asked, narrow, mixed, logsum)
-            ctx.settings = rows, heads, scale, own
+            ctx.how = how
         return mixed
 
     @staticmethod
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
         states, asked, prefix, mixed, logsum = ctx.saved_tensors
-        call = _Call(states, asked, prefix, *ctx.settings)
-        of_states = torch.empty_like(states) if call.own else torch.zeros_like(states)
+        call = _Call(states, asked, prefix, ctx.how)
+        of_states = torch.empty_like(states) if ctx.how.own else torch.zeros_like(states)
         of_asked = None if asked is None else torch.empty_like(asked)
         of_prefix = None if prefix is None else torch.zeros(prefix.shape)
         call.backward(mixed, logsum, above.contiguous(), of_states, of_asked, of_prefix)
-        return of_states, of_asked, of_prefix, None, None, None, None
+        return of_states, of_asked, of_prefix, None
 
 
 class _Call:
     """One call of the kernel; keeps alive what it gets the addresses of."""
 
-    def __init__(
-        self,
-        states: Tensor,
-        asked: Tensor | None,
-        prefix: Tensor | None,
-        rows: Packed,
-        heads: int,
-        scale: float,
-        own: bool,
-    ) -> None:
+    def __init__(self, states: Tensor, asked: Tensor | None, prefix: Tensor | None, how: _How) -> None:
+        rows, heads, scale, own = how
         count, pieces = len(rows.starts) - 1, len(states)
-        self.own, self._states, self._asked, self._prefix = own, states, asked, prefix
+        self._states, self._asked, self._prefix = states, asked, prefix
         self.hidden = states.shape[1] // (3 if asked is None else 2)
         self.queries = pieces if asked is None else count
         self._asks = rows.starts if asked is None else torch.arange(count + 1)

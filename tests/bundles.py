@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
 
 from benchmarks.registry import find_suite
 from benchmarks.results import Manifest, write_model
@@ -41,14 +42,16 @@ def tiny_prompted(
     pooling: str = "cls",
     cards: list[TaskCard] = CARDS,
     positions: str = "own",
+    tokenizer: Tokenizer | None = None,
     **settings: object,
 ) -> PromptedModel:
     """A random prompted model, half of its tasks with a prompt of their own; no layers: without, None: in the input.
 
     Args:
+        tokenizer: None: that of words.
         settings: of the encoder.
     """
-    backbone = Backbone("tiny", tiny_model(family, **settings), tiny_tokenizer(family))
+    backbone = Backbone("tiny", tiny_model(family, **settings), tokenizer or tiny_tokenizer(family))
     torch.manual_seed(1)
     prompt = None
     if layers != ():

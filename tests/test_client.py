@@ -4,35 +4,45 @@ import json
 import os
 import shutil
 import subprocess
-from dataclasses import asdict, replace
+import time
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from benchmarks.errors import PolypromptError
+from benchmarks.records import Example
 from benchmarks.registry import find_suite
+from benchmarks.results import write_model
 from benchmarks.task import Kind
-from exporters.bundle import read_card, write_bundle
+from exporters.bundle import CARD, Parity, read_card, write_bundle
+from exporters.engines import has_operator
 from exporters.export import describe, graph_of, tensors_of
-from exporters.predict import record
+from exporters.native_form import build_native
+from exporters.packed import build_packed
 from exporters.session import Question, Session
-from tests.bundles import demo_run, tiny_manifest
+from exporters.store import SETTLED, known_sha256
+from harness.viterbi import decoded
+from tests.bundles import demo_run, tiny_manifest, tiny_prompted
 
 openvino = pytest.importorskip("openvino")
 if find_spec("openvino_tokenizers") is None:  # not imported: that changes openvino.Core for the whole process
     pytest.skip("openvino-tokenizers is not installed", allow_module_level=True)
 
-from exporters.engines.openvino import core  # noqa: E402
-from exporters.tokenizer import OUTPUTS, add_tokenizer, convert, extension  # noqa: E402
+from exporters.batching import Pace  # noqa: E402
+from exporters.tokenizer import add_tokenizer, convert  # noqa: E402
+from tests.native.parity import Client, Pieces, difference, find_client, in_python  # noqa: E402
 
 pytestmark = pytest.mark.slow  # the tables of characters take a while to make
 
 CARDS = [task.card for task in find_suite("demo").tasks]
-CLIENT = os.environ.get("POLYPROMPT_CLIENT") or shutil.which("polyprompt-predict")
+CLIENT = find_client()
+PAIRS = Pace(batch=100, piece=0.5, pair=6e-3)
+small = pytest.mark.parametrize("bundle", ["bytes"], indirect=True)
 built = pytest.mark.skipif(CLIENT is None, reason="polyprompt-predict was not built; POLYPROMPT_CLIENT may name it")
 
 
@@ -41,13 +51,34 @@ def ask(*words: object, lines: list[dict[str, Any]] | None = None) -> subprocess
     return subprocess.run([str(CLIENT), *map(str, words)], input=text, capture_output=True, text=True, check=False)
 
 
-@pytest.fixture(scope="module", params=["minilm-l6-en", "e5-small-multilingual"])
+def byte_tokenizer() -> Tokenizer:
+    """BPE of bytes, as RoBERTa has it, trained on rows of the demo suite."""
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=700, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator([q.example.text or " ".join(q.example.tokens) for q in questions(20)], trainer)
+    tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True)])
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    return tokenizer
+
+
+@pytest.fixture(scope="module", params=["bytes", "minilm-l6-en", "e5-small-multilingual"])
 def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("client")
-    model = demo_run(folder / "run", request.param)
+    if request.param == "bytes":
+        how = {"vocab_size": 700, "max_position_embeddings": 300}
+        model = tiny_prompted("roberta", cards=CARDS, tokenizer=byte_tokenizer(), **how)
+    else:
+        model = demo_run(folder / "run", request.param)
     (folder / "b").mkdir()
     card = describe(model, tiny_manifest(model, CARDS))
-    write_bundle(folder / "b", card, graph_of(model), tensors_of(model, CARDS), model.backbone.tokenizer.to_str())
+    graphs = {"packed": graph_of(model, build_packed), "native": graph_of(model, build_native)}
+    tokenizer = model.backbone.tokenizer.to_str()
+    write_bundle(folder / "b", card, graph_of(model), tensors_of(model, CARDS), tokenizer, **graphs)
     add_tokenizer(folder / "b")
     return folder / "b"
 
@@ -64,28 +95,26 @@ def questions(rows: int) -> list[Question]:
     return found
 
 
-def difference(one: Any, other: Any) -> float:
-    """Largest difference of numbers; infinite where anything else differs."""
-    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
-        return max((difference(one[key], other[key]) for key in one), default=0.0)
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
-        return max(map(difference, one, other), default=0.0)
-    if isinstance(one, float | int) and isinstance(other, float | int):
-        return abs(one - other)
-    return 0.0 if one == other else np.inf
-
-
-def check(bundle: Path, asked: list[Question]) -> None:
-    session = Session(bundle, engine="openvino", packed=False)
-    wanted = [record(session.tasks[q.task], q.example, a) for q, a in zip(asked, session.answer(asked), strict=True)]
-    fields = ("id", "text", "text_pair", "choices", "tokens", "marked", "answers")
-    lines = [{"task": q.task, "language": q.language} | {key: asdict(q.example)[key] for key in fields} for q in asked]
-    done = ask(bundle, "--engine", "openvino", lines=lines)
-    assert done.returncode == 0, done.stderr
-    found = [json.loads(line) for line in done.stdout.splitlines()]
+def check(bundle: Path, asked: list[Question], engine: str = "openvino", *options: str) -> None:
+    session = Session(bundle, engine=engine, packed="--no-packed" not in options)
+    wanted = in_python(session, asked)
+    found = Client(str(CLIENT), bundle)(asked, "--engine", engine, *options)
     assert len(found) == len(wanted)
     for question, mine, theirs in zip(asked, wanted, found, strict=True):
         assert difference(mine, theirs) < 1e-4, (question, mine, theirs)
+
+
+def with_forms(made: Path, folder: Path, engine: str, best: str, **card: Any) -> Path:
+    """The same bundle as if a form had been verified in an engine and were better always."""
+    shutil.copytree(made, folder, copy_function=os.link)
+    report = Parity(
+        engine=Session(made, engine=engine).engine, atol=None, max_drop=None, difference=0, drop=0, milliseconds=1,
+        tasks={}, pace=Pace(batch=9000, piece=90, place=90),
+    )  # fmt: skip
+    fast = report.model_copy(update={"pace": Pace(batch=1, piece=1)})
+    parity = {engine: report.model_copy(update={best: fast} if best != "padded" else {})}
+    write_model(folder / CARD, read_card(folder).model_copy(update={"parity": parity, **card}))
+    return folder
 
 
 @built
@@ -115,6 +144,111 @@ def test_one_question(bundle: Path) -> None:
     assert ask("--help").stdout.startswith("usage: polyprompt-predict BUNDLE")
 
 
+@small
+@built
+@pytest.mark.parametrize("form", ["padded", "packed", "native"])
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_forms_and_engines(engine: str, form: str, bundle: Path, tmp_path: Path) -> None:
+    """Long contexts make batches of one row, too."""
+    if form == "native" and not has_operator(engine):
+        pytest.skip("the operator was not compiled for this engine")
+    folder, asked = with_forms(bundle, tmp_path / "b", engine, form), questions(2)
+    check(folder, asked, engine)
+    done = ask(folder, "--verbose", "--engine=auto", "--task", "demo-topic", "--jsonl", lines_in(tmp_path, "w", "w w"))
+    assert done.returncode == 0 and done.stderr == f"{engine}, {form}: 1\n", done.stderr
+    done = ask(folder, "--verbose", "--no-packed", "--task", "demo-topic", "--jsonl", lines_in(tmp_path, "w", "w w"))
+    assert done.stderr == f"{engine}, padded: 1\n"
+
+
+def lines_in(folder: Path, *texts: str) -> Path:
+    path = folder / "lines"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return path
+
+
+@small
+@built
+def test_the_form_packed_is_native_alone(bundle: Path, tmp_path: Path) -> None:
+    if not has_operator("openvino"):
+        pytest.skip("the operator was not compiled for OpenVINO")
+    folder = with_forms(bundle, tmp_path / "b", "openvino", "native", form="packed")
+    done = ask(folder, "--verbose", "--task", "demo-topic", "one row, without padding")
+    assert done.stderr == "openvino, native: 1\n"
+
+
+@small
+@built
+def test_a_graph_is_opened_when_it_pays(bundle: Path, tmp_path: Path) -> None:
+    folder = with_forms(bundle, tmp_path / "b", "onnxruntime", "packed")
+    card = read_card(folder)
+    slow = Pace(opening=1e9, batch=1, piece=1)
+    report = card.parity["onnxruntime"]
+    dear = report.model_copy(update={"packed": report.packed.model_copy(update={"pace": slow})})
+    write_model(folder / CARD, card.model_copy(update={"parity": {"onnxruntime": dear}}))
+    done = ask(folder, "--verbose", "--task", "demo-topic", "--jsonl", lines_in(tmp_path, "w", 30 * "w "))
+    assert done.stderr == "onnxruntime, padded: 1\n"
+
+
+@small
+@built
+def test_batches_are_those_of_a_session(bundle: Path, tmp_path: Path) -> None:
+    """Of rows whose lengths make it worth while to take every form."""
+    engine = "onnxruntime"
+    if not has_operator(engine):
+        pytest.skip("the operator was not compiled for ONNX Runtime")
+    folder = with_forms(bundle, tmp_path / "b", engine, "packed")
+    card, draw = read_card(folder), np.random.default_rng(0)
+    lengths = np.concatenate([draw.integers(1, 20, 150), draw.integers(1, 120, 60), np.full(40, 30)]).tolist()
+    asked = [Question("demo-topic", Example(str(i), "w " * n), "") for i, n in enumerate(lengths)]
+    lines = [{"task": q.task, "text": q.example.text} for q in asked]
+    seen = set()
+    for paces in (
+        {"padded": Pace(batch=9, piece=1), "packed": Pace(batch=12, piece=1.1), "native": Pace(batch=9000, piece=9)},
+        {"padded": Pace(batch=900, piece=1), "packed": Pace(batch=50, piece=1.5), "native": Pace(batch=700, piece=1)},
+        {"padded": Pace(batch=300, piece=1), "packed": Pace(batch=200, piece=1, place=1e-3), "native": PAIRS},
+    ):
+        parts = {form: card.parity[engine].packed.model_copy(update={"pace": pace}) for form, pace in paces.items()}
+        report = parts.pop("padded").model_copy(update=parts)
+        write_model(folder / CARD, card.model_copy(update={"parity": {engine: report}}))
+        session = Session(folder, engine=engine)
+        session.answer(asked)
+        done = ask(folder, "--verbose", lines=lines)
+        counts = [f"{form}: {session.batches[form]}" for form in paces if session.batches[form]]
+        assert done.stderr == ", ".join([engine, *counts]) + "\n"
+        seen |= set(session.batches)
+    assert seen == {"padded", "packed", "native"}
+
+
+@small
+@built
+def test_tags_that_can_stand_together(bundle: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(bundle, tmp_path / "b", copy_function=os.link)
+    card = read_card(folder)
+    cards = decoded([task.card for task in card.tasks], "viterbi")
+    tasks = [task.model_copy(update={"card": one}) for task, one in zip(card.tasks, cards, strict=True)]
+    write_model(folder / CARD, card.model_copy(update={"tasks": tasks}))
+    asked = [q for q in questions(6) if q.task == "demo-names"]
+    asked += [q._replace(example=replace(q.example, tokens=("\u200b", *9 * q.example.tokens))) for q in asked]
+    check(folder, asked)
+    greedy = Client(str(CLIENT), bundle)(asked, "--engine", "openvino")
+    best = Client(str(CLIENT), folder)(asked, "--engine", "openvino")
+    assert [one["prediction"] for one in greedy] != [one["prediction"] for one in best]
+
+
+@small
+@built
+def test_all_tasks(bundle: Path) -> None:
+    pair = "Who sings?", "--pair", "Ada sings."
+    done = ask(bundle, "--engine", "openvino", "--task", "all", *pair, "--choices", "a", "b")
+    found = {one["task"]: one for one in map(json.loads, done.stdout.splitlines())}
+    assert list(found) == [card.name for card in CARDS] and not done.stderr
+    one = ask(bundle, "--engine", "openvino", "--task", "demo-answers", *pair)
+    assert difference(found["demo-answers"], json.loads(one.stdout)) < 1e-5
+    done = ask(bundle, "--engine", "openvino", "--task", "all", "Who sings?")
+    assert "left out: task demo-answers needs text_pair" in done.stderr and done.returncode == 0
+    assert 0 < len(done.stdout.splitlines()) < len(CARDS)
+
+
 @built
 @pytest.mark.parametrize(
     ("words", "said"),
@@ -123,6 +257,8 @@ def test_one_question(bundle: Path) -> None:
         (["x"], "--task: say which"),
         (["--task", "demo-choice", "x"], "task demo-choice needs choices"),
         (["--engine", "abacus", "--task", "demo-topic", "x"], "--engine abacus: unknown"),
+        (["--engine", "onnxruntime", "--onnxruntime", __file__, "--task", "demo-topic", "x"], "cannot be opened as"),
+        (["--no-packed=1", "x"], "--no-packed: takes no value"),
         (["--nothing", "x"], "--nothing: unknown"),
         (["--jsonl", "/nowhere/at/all"], "no such file"),
     ],
@@ -142,7 +278,7 @@ def test_bad_lines_are_named(bundle: Path) -> None:
 @built
 def test_damaged_bundles(bundle: Path, tmp_path: Path) -> None:
     for name in read_card(bundle).files:
-        copy = shutil.copytree(bundle, tmp_path / name)
+        copy = shutil.copytree(bundle, tmp_path / name, copy_function=os.link)
         data = bytearray((copy / name).read_bytes())
         data[len(data) // 2] ^= 1
         (copy / name).unlink()
@@ -153,7 +289,8 @@ def test_damaged_bundles(bundle: Path, tmp_path: Path) -> None:
         assert f"{name}: missing" in ask(copy, "--task", "demo-topic", "x").stderr
         shutil.rmtree(copy)
     card = (bundle / "bundle.json").read_text()
-    copy = shutil.copytree(bundle, tmp_path / "outside")
+    copy = shutil.copytree(bundle, tmp_path / "outside", copy_function=os.link)
+    (copy / CARD).unlink()
     for old, new, said in (
         ('"model.onnx"', '"../model.onnx"', "not a file in the bundle's folder"),
         ('"task_id": 0', '"task_id": 9', "does not know"),
@@ -164,16 +301,24 @@ def test_damaged_bundles(bundle: Path, tmp_path: Path) -> None:
         assert said in (done := ask(copy, "--task", "demo-topic", "x")).stderr and done.returncode == 2, done.stderr
 
 
-def pieces(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
-    """By the graph."""
-    core().add_extension(str(extension()))
-    found = core().compile_model(convert(tokenizer), "CPU")({0: np.array(texts)})
-    out = {name: found[name] for name in OUTPUTS}
-    rows = []
-    for first, last in zip(out["first_word"], out["last_word"], strict=True):
-        begin, end = (out["first_piece"][first], out["last_piece"][last - 1]) if last > first else (0, 0)
-        rows.append(out["pieces"][begin:end].tolist())
-    return rows
+@pytest.mark.parametrize("bundle", ["minilm-l6-en"], indirect=True)
+@built
+def test_hashes_are_remembered_as_python_does(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POLYPROMPT_CACHE", str(tmp_path / "cache"))
+    weights = bundle / "backbone.bin"
+    time.sleep(max(0.0, weights.stat().st_ctime + SETTLED + 1 - time.time()))
+    words = bundle, "--engine", "openvino", "--task", "demo-topic", "x"
+    assert ask(*words).returncode == 0
+    status = weights.stat()
+    note = tmp_path / "cache" / "hashes" / f"{status.st_dev}-{status.st_ino}"
+    stamp, found = note.read_text().split("\n")
+    note.unlink()
+    assert known_sha256(weights) == found == read_card(bundle).files["backbone.bin"].sha256
+    assert note.read_text() == f"{stamp}\n{found}"
+    note.write_text(f"{stamp}\n{'0' * 64}")  # it is read
+    assert "backbone.bin: damaged" in ask(*words).stderr
+    note.write_text(f"1{stamp}\n{'0' * 64}")  # and not where the file is another one
+    assert ask(*words).returncode == 0
 
 
 def test_the_graph_cuts_as_the_tokenizer_does(bundle: Path) -> None:
@@ -189,16 +334,18 @@ def test_the_graph_cuts_as_the_tokenizer_does(bundle: Path) -> None:
         "ｶﾞ㍿",
         "\u2581 a",
     ]
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    wanted = [row.ids for row in tokenizer.encode_batch(texts, add_special_tokens=False)]
-    assert pieces(tokenizer, texts) == wanted
+    both = Pieces(tokenizer)
+    assert both.graph(texts) == both.library(texts)
 
 
 def test_what_is_not_converted_is_named() -> None:
     tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    with pytest.raises(PolypromptError, match="the pre-tokenizer Whitespace is not converted"):
+        convert(tokenizer)
+    tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
-    with pytest.raises(PolypromptError, match="the pre-tokenizer ByteLevel is not converted"):
+    with pytest.raises(PolypromptError, match="the model BPE is not converted"):
         convert(tokenizer)
     tokenizer = Tokenizer(models.WordPiece({"[UNK]": 0}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Prepend("x")

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from bundles import CARDS, tiny_bundle, tiny_prompted
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
+from operator_graph import operator_graph
 from test_add import two_runs
 from test_graph import ALL, mixed_batch, original, rows_asked
+from test_operator import case
 from test_packed import FAST, ROWS, SLOW, differences
 from test_session import examples
 
@@ -22,6 +25,7 @@ import exporters.verify
 from benchmarks.errors import PolypromptError
 from benchmarks.records import Example
 from benchmarks.results import write_model
+from exporters import operator
 from exporters.batching import Pace
 from exporters.bundle import CARD, Form, Parity, open_bundle, read_card, read_tasks
 from exporters.engines import has_operator, installed, open_engine
@@ -180,15 +184,16 @@ def test_without_the_operator_the_answers_are_the_same(form: Form, bundle: Path,
         open_engine("onnxruntime", bundle / "native.onnx", native=True)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("engine", installed())
-def test_what_is_malformed_is_an_error_of_the_engine(engine: str, bundle: Path) -> None:
+def test_what_is_malformed_is_an_error_of_the_engine(engine: str, threads: int, bundle: Path) -> None:
     if not has_operator(engine):
         pytest.skip("the operator was not compiled for this engine")
     card = open_bundle(bundle)
     tensors = read_tasks(bundle, card)[1]
     feeds = mixed_batch(tiny_prompted("bert", (0, 2)), len(CARDS))
     feeds |= rows_asked(card, feeds["task_id"])
-    opened = open_engine(engine, bundle / "native.onnx", native=True)
+    opened = open_engine(engine, bundle / "native.onnx", threads, native=True)
     for change in (
         {"task_prompt": tensors["task_prompt"] + 7},
         {"prompt_lengths": tensors["prompt_lengths"] + 7},
@@ -199,6 +204,57 @@ def test_what_is_malformed_is_an_error_of_the_engine(engine: str, bundle: Path) 
             opened.run(["sequence_logits"], feeds)
     opened.keep(tensors)
     assert np.isfinite(opened.run(["sequence_logits"], feeds)["sequence_logits"]).all()
+
+
+def test_onnxruntime_takes_no_size_for_another(bundle: Path, capfd) -> None:
+    """It says so where two tensors should have shared a place and have other sizes."""
+    library = operator.onnxruntime_library()
+    if library is None:
+        pytest.skip("the operator was not compiled for ONNX Runtime")
+    card = open_bundle(bundle)
+    options = onnxruntime.SessionOptions()
+    options.register_custom_ops_library(str(library))
+    session = onnxruntime.InferenceSession(bundle / "native.onnx", options, providers=["CPUExecutionProvider"])
+    feeds = mixed_batch(tiny_prompted("bert", (0, 2)), len(CARDS))
+    feeds |= rows_asked(card, feeds["task_id"]) | read_tasks(bundle, card)[1]
+    given = {value.name for value in session.get_inputs()}
+    session.run(None, {name: array for name, array in feeds.items() if name in given})
+    assert "ismatch" not in capfd.readouterr().err
+
+
+def test_in_bf16_the_operator_gets_bf16(bundle: Path) -> None:
+    """Not compiled: the plugin turns bf16 into fp32 on a processor that has none. Computed by the nodes themselves."""
+    if operator.openvino_extension() is None:
+        pytest.skip("the operator was not compiled for OpenVINO")
+    import openvino
+
+    from exporters.engines.narrow import narrow
+    from exporters.engines.openvino import core, extend
+
+    extend(operator.openvino_extension())
+    model = core().read_model(bundle / "native.onnx")
+    narrow(model)
+    found = [node for node in model.get_ordered_ops() if node.get_type_name() == operator.NAME]
+    assert len(found) == 3
+    for node in found:
+        types = [one.get_element_type().get_type_name() for one in node.inputs()]
+        assert types == 4 * ["bf16"] + 4 * ["i64"] and node.get_output_element_type(0).get_type_name() == "bf16"
+        # queries, keys and values that lie in one tensor are converted once
+        assert len({one.get_source_output().get_node().get_friendly_name() for one in node.inputs()[:4]}) in (3, 4)
+    assert {one.get_element_type().get_type_name() for one in model.outputs} == {"f32"}
+    heads, width = 2, 32
+    values = {}
+    for kind in ("f32", "bf16"):
+        alone = core().read_model(operator_graph(heads, width**-0.5).SerializeToString())
+        if kind == "bf16":
+            narrow(alone)
+        feeds = case([5, 0, 40], heads, width, [7, 1])
+        inputs = [openvino.Tensor(np.ascontiguousarray(array)) for array in feeds.values()]
+        output = openvino.Tensor(openvino.Type.f32, openvino.Shape([len(feeds["query"]), heads * width]))
+        assert alone.evaluate([output], inputs)
+        values[kind] = np.array(output.data)
+    difference = np.abs(values["f32"] - values["bf16"]).max()
+    assert 1e-4 < difference < 2e-2  # of bf16, and not of fp32
 
 
 # --- in an export ---------------------------------------------------------------------------------------------------

@@ -543,6 +543,60 @@ void attend(const Head<Kind>& head, Scratch& scratch) {
     }
 }
 
+// Up to LANES numbers, zeros behind them.
+template <class Kind>
+inline Floats read_some(const typename Kind::Number* from, int64_t count) {
+    if (count >= LANES) return Kind::read(from);
+    typename Kind::Number last[LANES] = {};
+    std::memcpy(last, from, size_t(count) * sizeof *from);
+    return Kind::read(last);
+}
+
+// A head of a row that asks once: keys and values are read where they lie, since to pack them takes longer than the
+// products.
+template <class Kind>
+void attend_once(const Head<Kind>& head, Scratch& scratch) {
+    const Attention& a = head.attention;
+    auto* query = scratch.take<float>(head.wide);
+    auto* weights = scratch.take<float>(head.columns);
+    auto* results = scratch.take<float>(head.wide);
+    for (int64_t i = 0; i < a.width; i += LANES) store(query + i, read_some<Kind>(head.query[0] + i, a.width - i) * a.scale);
+    Floats most = splat(-INFINITY), sums = {};
+    for (int64_t begin = 0; begin < head.keys; begin += LANES) {
+        Units block[LANES] = {};
+        for (int64_t row = 0; row < std::min(LANES, head.keys - begin); row++) {
+            const auto* key = head.key[begin + row];
+            Floats sum = {};
+            for (int64_t i = 0; i < a.width; i += LANES) sum += load<Floats>(query + i) * read_some<Kind>(key + i, a.width - i);
+            block[row] = (Units)sum;
+        }
+        transpose(block);
+        Floats scores = {};
+        for (int64_t part = 0; part < LANES; part++) scores += bits(block[part]);
+        store(weights + begin, scores);
+        scores = within(scores, begin, head.keys, -INFINITY);
+        most = scores > most ? scores : most;
+    }
+    const float top = most_of(most);
+    for (int64_t begin = 0; begin < head.keys; begin += LANES) {
+        const Floats found = within(exponential(load<Floats>(weights + begin) - top), begin, head.keys, 0.0f);
+        store(weights + begin, found);
+        sums += found;
+    }
+    const float sum = sum_of(sums);
+    for (int64_t i = 0; i < a.width; i += LANES) {
+        constexpr int ROWS = 4;  // sums that do not wait for each other
+        Floats found[ROWS] = {};
+        for (int64_t key = 0; key < head.keys; key += ROWS)
+            for (int row = 0; row < ROWS && key + row < head.keys; row++)
+                found[row] += weights[key + row] * read_some<Kind>(head.value[key + row] + i, a.width - i);
+        store(results + i, (found[0] + found[1]) + (found[2] + found[3]));
+    }
+    if (a.logsum) a.logsum[head.head * a.query_starts[a.rows] + head.first_query] = top + std::log(sum);
+    auto* mixed = static_cast<typename Kind::Number*>(a.mixed) + (head.first_query * a.heads + head.head) * a.width;
+    write_row<Kind>(results, a.width, 1.0f / sum, mixed);
+}
+
 // A head of rows that have the same prefix.
 template <class Kind>
 void forward_group(const Attention& a, const int64_t* row, const int64_t* end, int64_t number, Scratch& scratch) {
@@ -556,12 +610,12 @@ void forward_group(const Attention& a, const int64_t* row, const int64_t* end, i
     const int64_t columns = std::min(AT_ONCE, rounded(first.slots, LANES) + rounded(keys, LANES));
     scratch.begin(size_t(
         packed_size<Kind>(first.slots, a.width) + packed_size<Kind>(keys, a.width) + 2 * queries * (first.wide + columns) +
-        256));
+        2 * first.wide + rounded(first.slots + keys, LANES) + 256));
     scratch.parts.clear();
     auto of_prefix = [&](const Pieces<Kind>& pieces) {
         return Pieces<Kind>{nullptr, pieces.front, 0, a.width, 0, a.slot_stride};
     };
-    pack(of_prefix(first.key), of_prefix(first.value), first.slots, scratch);
+    if (queries > 1) pack(of_prefix(first.key), of_prefix(first.value), first.slots, scratch);
     const size_t parts = scratch.parts.size(), used = scratch.used;
     for (; row < end; row++) {
         Head<Kind> head(a, *row, number);
@@ -572,8 +626,12 @@ void forward_group(const Attention& a, const int64_t* row, const int64_t* end, i
                 std::memset(mixed + q * a.heads * a.width, 0, size_t(a.width) * sizeof(Number));
             continue;
         }
-        scratch.parts.resize(parts);
         scratch.used = used;
+        if (head.queries == 1) {
+            attend_once(head, scratch);
+            continue;
+        }
+        scratch.parts.resize(parts);
         head.key.slots = head.value.slots = 0;
         pack(head.key, head.value, head.keys - head.slots, scratch);
         head.columns = rounded(head.slots, LANES) + rounded(head.keys - head.slots, LANES);

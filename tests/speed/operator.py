@@ -22,34 +22,14 @@ from tabulate import tabulate
 
 from benchmarks.errors import PolypromptError
 from exporters.engines.openvino import core
-from exporters.operator import DOMAIN, NAME, VERSION, onnxruntime_library, openvino_extension
+from exporters.operator import onnxruntime_library, openvino_extension
+from tests.operator_graph import operator_graph
 from tests.speed.ratios import interleave, ratios, spread
 
 HEADS, WIDTH, SLOTS, PROMPTS = 12, 32, 16, 8
 HIDDEN = HEADS * WIDTH
 ENGINES, FORMS = ("openvino", "onnxruntime"), ("packed", "padded")
 Feeds = dict[str, NDArray[Any]]
-
-
-def packed() -> onnx.ModelProto:
-    """The operator alone, in fp32."""
-    names = (
-        "query",
-        "key_value",
-        "prefix_key",
-        "prefix_value",
-        "query_starts",
-        "key_starts",
-        "prompt",
-        "prompt_lengths",
-    )
-    ranks = (2, 2, 3, 3, 1, 1, 1, 1)
-    inputs = []
-    for place, (name, rank) in enumerate(zip(names, ranks, strict=True)):
-        kind = TensorProto.FLOAT if place < 4 else TensorProto.INT64
-        inputs.append(helper.make_tensor_value_info(name, kind, [f"{name}{axis}" for axis in range(rank)]))
-    node = helper.make_node(NAME, names, ["mixed"], domain=DOMAIN, heads=HEADS, scale=WIDTH**-0.5)
-    return _model([node], inputs, [("", 21), (DOMAIN, VERSION)])
 
 
 def padded() -> onnx.ModelProto:
@@ -76,13 +56,9 @@ def padded() -> onnx.ModelProto:
             kv_num_heads=HEADS,
         ),
     ]
-    return _model(nodes, inputs, [("", 24)])
-
-
-def _model(nodes: list[Any], inputs: list[Any], opsets: list[tuple[str, int]]) -> onnx.ModelProto:
     outputs = [helper.make_tensor_value_info("mixed", TensorProto.FLOAT, None)]
     graph = helper.make_graph(nodes, "attention", inputs, outputs)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid(*opset) for opset in opsets], ir_version=11)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 24)], ir_version=11)
 
 
 def rows(lengths: Sequence[int]) -> tuple[Feeds, Feeds]:
@@ -116,7 +92,7 @@ def opened(threads: int) -> dict[str, Callable[[Feeds], Any]]:
     options.intra_op_num_threads = threads
     options.register_custom_ops_library(str(library))
     found: dict[str, Callable[[Feeds], Any]] = {}
-    for form, model in zip(FORMS, (packed(), padded()), strict=True):
+    for form, model in zip(FORMS, (operator_graph(HEADS, WIDTH**-0.5), padded()), strict=True):
         content = model.SerializeToString()
         request = core().compile_model(core().read_model(content), "CPU", settings).create_infer_request()
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

@@ -2,14 +2,25 @@
 #pragma once
 
 #include <cstddef>
-#include <utility>
+#include <map>
 #include <vector>
 
 #include "bundle.hpp"
 
 namespace polyprompt {
 
-// First row of each batch and the one behind its last. lengths: ascending. most: places of a batch of several rows.
-std::vector<std::pair<size_t, size_t>> plan(const std::vector<size_t>& lengths, size_t most, const Pace& pace);
+struct Batch {
+    size_t begin, end;  // rows
+    Form form;
+};
+
+struct Plan {
+    std::vector<Batch> batches;
+    double cost;  // microseconds
+};
+
+// lengths: ascending. most: places of a batch of several rows, in the native form pieces. paces: of each form that there
+// is; one that is not the packed one at least.
+Plan plan(const std::vector<size_t>& lengths, size_t most, const std::map<Form, Pace>& paces);
 
 }  // namespace polyprompt

@@ -1,11 +1,14 @@
 #include "bundle.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <fstream>
 #include <set>
+#include <system_error>
+#include <thread>
 
 #include "error.hpp"
-#include "sha256.hpp"
+#include "hashes.hpp"
 
 namespace polyprompt {
 namespace {
@@ -45,8 +48,14 @@ Task read_task(const Json& from, bool cls) {
     task.max_length = whole(card, "max_length", 128);
     task.stride = whole(card, "stride", 32);
     task.no_answer = flag(card, "no_answer", false);
-    if (card.find("decoding") != nullptr && card.string_at("decoding") != "greedy")
-        throw Error("task " + task.name + " decodes its tags by " + card.string_at("decoding") + ", which Python does alone");
+    if (card.find("decoding") != nullptr && card.string_at("decoding") != "greedy") {
+        if (card.string_at("decoding") != "viterbi") throw Error("task " + task.name + " decodes its tags by " + card.string_at("decoding") + ", which is unknown");
+        try {
+            task.order = std::make_shared<Order>(task.labels);
+        } catch (const Error& error) {
+            throw Error("task " + task.name + ": " + error.what());
+        }
+    }
     task.file = from.find("file") == nullptr ? "tasks.safetensors" : from.string_at("file");
     task.id = from.whole_at("task_id", 0, most);
     task.output = from.string_at("output");
@@ -75,15 +84,15 @@ Task read_task(const Json& from, bool cls) {
     return task;
 }
 
-Pace read_pace(const Json& report) {
-    Pace pace;
+Card::Measured read_measured(const Json& report) {
+    Card::Measured found;
+    found.milliseconds = report.at("milliseconds", Json::Kind::number).number;
     const Json* there = report.find("pace");
-    if (there == nullptr || there->is(Json::Kind::null)) return pace;
+    if (there == nullptr || there->is(Json::Kind::null)) return found;
     const Json& from = report.at("pace", Json::Kind::object);
-    pace.batch = from.at("batch", Json::Kind::number).number;
-    pace.piece = from.at("piece", Json::Kind::number).number;
-    pace.place = from.find("place") == nullptr ? 0 : from.at("place", Json::Kind::number).number;
-    return pace;
+    const auto number = [&](const char* name) { return from.find(name) == nullptr ? 0 : from.at(name, Json::Kind::number).number; };
+    found.pace = Pace{number("opening"), from.at("batch", Json::Kind::number).number, from.at("piece", Json::Kind::number).number, number("place"), number("pair")};
+    return found;
 }
 
 void check_name(const std::string& name) {
@@ -94,8 +103,33 @@ void check_name(const std::string& name) {
 void check_file(const std::filesystem::path& path, const StoredFile& stored) {
     std::error_code failed;
     if (!std::filesystem::is_regular_file(path, failed)) throw Error(path.string() + ": missing; the bundle is not complete" + again);
-    if (std::filesystem::file_size(path, failed) != stored.bytes || failed || sha256(path) != stored.sha256)
+    if (std::filesystem::file_size(path, failed) != stored.bytes || failed || known_sha256(path) != stored.sha256)
         throw Error(path.string() + ": damaged, it is not the file that " + card_file + " describes" + again);
+}
+
+// On as many threads as there are cores; of several errors the first file's counts.
+void check_files(const std::filesystem::path& folder, const std::map<std::string, StoredFile>& files) {
+    std::vector<std::pair<std::filesystem::path, StoredFile>> all;
+    for (const auto& [name, stored] : files) all.emplace_back(folder / name, stored);
+    std::vector<std::string> failures(all.size());
+    std::atomic<size_t> next{0};
+    const auto work = [&] {
+        for (size_t i; (i = next.fetch_add(1)) < all.size();) try {
+                check_file(all[i].first, all[i].second);
+            } catch (const std::exception& error) {
+                failures[i] = error.what();
+            }
+    };
+    std::vector<std::thread> others;
+    for (unsigned i = 1; i < std::min<size_t>(std::thread::hardware_concurrency(), all.size()); ++i) try {
+            others.emplace_back(work);
+        } catch (const std::system_error&) {
+            break;  // no more threads are to be had
+        }
+    work();
+    for (std::thread& other : others) other.join();
+    for (const std::string& failure : failures)
+        if (!failure.empty()) throw Error(failure);
 }
 
 // Fields of a protobuf message, one after the other.
@@ -155,9 +189,12 @@ const Task& Card::task(const std::string& name) const {
     throw Error("the bundle has no task '" + name + "', only " + known);
 }
 
-std::filesystem::path Bundle::model(const std::string& engine) const {
+std::filesystem::path Bundle::model(const std::string& engine, Form form) const {
     const bool ranges = engine.rfind("openvino", 0) == 0 && card.files.count("openvino.onnx") != 0;
-    return folder / (ranges ? "openvino.onnx" : "model.onnx");
+    std::string name = ranges ? "openvino.onnx" : "model.onnx";
+    if (form == Form::native) name = ranges ? "openvino-native.onnx" : "native.onnx";
+    if (form == Form::packed) name = ranges ? "" : "packed.onnx";
+    return card.files.count(name) != 0 ? folder / name : std::filesystem::path();
 }
 
 Card read_card(std::string_view text) {
@@ -168,6 +205,7 @@ Card read_card(std::string_view text) {
     Card card;
     card.token_types = from.at("token_types", Json::Kind::boolean).truth;
     card.cls = from.string_at("pooling") == "cls";
+    card.always_native = from.find("form") != nullptr && from.string_at("form") == "packed";
     card.pad = from.whole_at("pad_id", 0, most);
     const Json& files = from.at("files", Json::Kind::object);
     for (const auto& [name, about] : files.members) {
@@ -190,7 +228,11 @@ Card read_card(std::string_view text) {
     if (from.find("parity") != nullptr)
         for (const auto& [name, report] : from.at("parity", Json::Kind::object).members) {
             if (!report.is(Json::Kind::object)) throw Error("parity: " + name + " is not described");
-            card.engines[name] = {report.at("milliseconds", Json::Kind::number).number, read_pace(report)};
+            Card::Forms& forms = card.engines[name];
+            forms[Form::padded] = read_measured(report);
+            for (const auto& [form, key] : {std::pair(Form::packed, "packed"), std::pair(Form::native, "native")})
+                if (const Json* part = report.find(key); part != nullptr && !part->is(Json::Kind::null))
+                    forms[form] = read_measured(report.at(key, Json::Kind::object));
         }
     return card;
 }
@@ -233,7 +275,7 @@ Bundle open_bundle(const std::filesystem::path& folder) {
     std::filesystem::path at = path;
     try {
         Card& card = bundle.card = read_card(read_file(path));
-        for (const auto& [name, stored] : card.files) check_file(folder / name, stored);
+        check_files(folder, card.files);
         for (const auto& [name, stored] : card.files) {
             if (name.size() < 5 || name.substr(name.size() - 5) != ".onnx") continue;
             at = folder / name;

@@ -4,12 +4,14 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "json.hpp"
+#include "tags.hpp"
 #include "tensors.hpp"
 
 namespace polyprompt {
@@ -22,6 +24,7 @@ struct Task {
     std::vector<std::string> labels;
     int64_t max_length = 0, stride = 0;
     bool no_answer = false;
+    std::shared_ptr<const Order> order;  // of tags, where the best sequence is asked for
     std::string file;
     int64_t id = 0;
     std::map<std::string, int64_t> languages;  // with a prompt of their own -> id
@@ -34,9 +37,12 @@ struct Task {
     std::string rows;  // the input of the graph in which its rows are named
 };
 
+// Of rows that differ in length, see exporters.batching.
+enum class Form { padded, packed, native };
+
 // Microseconds, see exporters.batching.Pace.
 struct Pace {
-    double batch = 100, piece = 1, place = 0;
+    double opening = 0, batch = 100, piece = 1, place = 0, pair = 0;
 };
 
 struct StoredFile {
@@ -46,14 +52,16 @@ struct StoredFile {
 
 struct Card {
     bool token_types = false, cls = false;
+    bool always_native = false;  // the form packed: wherever the operator is there
     int64_t pad = 0;
     std::vector<Task> tasks;
     std::map<std::string, StoredFile> files;
-    struct Engine {
+    struct Measured {
         double milliseconds = 0;
-        Pace pace;
+        std::optional<Pace> pace;
     };
-    std::map<std::string, Engine> engines;  // those that agreed with PyTorch
+    using Forms = std::map<Form, Measured>;
+    std::map<std::string, Forms> engines;  // those that agreed with PyTorch, and in which forms
 
     const Task& task(const std::string& name) const;  // throws Error: there is none
 };
@@ -63,13 +71,15 @@ struct Bundle {
     Card card;  // task ids are those of `tensors`
     Tensors tensors;
 
-    std::filesystem::path model(const std::string& engine) const;
+    // The graph that an engine opens for a form; empty: there is none.
+    std::filesystem::path model(const std::string& engine, Form form) const;
 };
 
 // What bundle.json says. Throws Error: it is damaged.
 Card read_card(std::string_view text);
 
-// Check every file and read the tasks. Throws Error: names the file.
+// Check every file and read the tasks. Throws Error: names the file. The hash of a large file is remembered in the cache
+// that exporters.store has, with its size and times: whatever writes into it changes these.
 Bundle open_bundle(const std::filesystem::path& folder);
 
 // Files to which an ONNX graph refers. Throws Error: not an ONNX file.

@@ -86,13 +86,25 @@ std::string tags(const Task& task, const Example& example, const std::vector<Ans
     const auto outside = std::find(task.labels.begin(), task.labels.end(), "O");
     std::vector<size_t> found(example.tokens.size(), outside == task.labels.end() ? 0 : size_t(outside - task.labels.begin()));
     std::vector<double> scores(example.tokens.size(), 0);
+    const size_t labels = task.labels.size();
+    // a word of which the tokenizer keeps nothing is read nowhere: it is outside of everything
+    std::vector<float> logits(example.tokens.size() * labels, -std::numeric_limits<float>::infinity());
+    std::vector<bool> read(example.tokens.size(), false);
+    for (size_t word = 0; word < found.size(); ++word) logits[word * labels + found[word]] = 0;
     for (const Answered& row : rows)
         for (size_t i = 0; i < row.feature->words.size(); ++i) {
-            const std::vector<float> chances = softmax(row.output->data() + size_t(row.feature->positions[i]) * task.labels.size(), task.labels.size());
             const size_t word = size_t(row.feature->words[i]);
-            found[word] = best_of(chances);
-            scores[word] = chances[found[word]];
+            read[word] = true;
+            std::copy_n(row.output->data() + size_t(row.feature->positions[i]) * labels, labels, logits.data() + word * labels);
         }
+    const std::vector<int64_t> best = task.order ? task.order->best(logits) : std::vector<int64_t>();
+    for (size_t word = 0; word < found.size(); ++word) {
+        if (task.order) found[word] = size_t(best[word]);
+        if (!read[word]) continue;
+        const std::vector<float> chances = softmax(logits.data() + word * labels, labels);
+        if (!task.order) found[word] = best_of(chances);
+        scores[word] = chances[found[word]];
+    }
     return list(found, [&](size_t tag) { return json_string(task.labels[tag]); }) + ", \"scores\": " + list(scores, written);
 }
 

@@ -4,6 +4,8 @@
 #include <set>
 
 #include "error.hpp"
+#include "libraries.hpp"
+#include "slim.hpp"
 
 namespace polyprompt {
 namespace {
@@ -19,12 +21,6 @@ ov::Tensor in_place(const Tensor& tensor) {
     return ov::Tensor(types[int(tensor.type)], shape, data);
 }
 
-std::string last_line(const std::string& text) {
-    const size_t end = text.find_last_not_of(" \n");
-    const std::string whole = text.substr(0, end == std::string::npos ? 0 : end + 1);
-    return whole.substr(whole.rfind('\n') + 1);
-}
-
 class OpenVino : public Engine {
 public:
     OpenVino(ov::Core& core, const std::filesystem::path& model, int threads, bool bf16, const Tensors& kept) : kept_(kept) {
@@ -32,7 +28,10 @@ public:
                             {"CPU_RUNTIME_CACHE_CAPACITY", kernels}};
         if (threads > 0) settings[ov::inference_num_threads.name()] = threads;
         try {
-            compiled_ = core.compile_model(core.read_model(model.string()), "CPU", settings);
+            const auto read = core.read_model(model.string());
+            slim(read);
+            if (bf16) narrow(read);
+            compiled_ = core.compile_model(read, "CPU", settings);
             request_ = compiled_.create_infer_request();
             for (const auto& port : compiled_.inputs())
                 for (const std::string& name : port.get_names()) inputs_.insert(name);
@@ -47,7 +46,9 @@ public:
         try {
             for (const auto& [name, tensor] : feeds)
                 if (inputs_.count(name) != 0) request_.set_tensor(name, in_place(tensor));
-            request_.infer();
+            // with one thread OpenVINO drops what an operator raises in a synchronous request, and later ones can crash
+            request_.start_async();
+            request_.wait();
         } catch (const std::exception& error) {
             throw Error("OpenVINO cannot compute a batch (" + last_line(error.what()) + ")");
         }
@@ -72,20 +73,59 @@ private:
     std::set<std::string> inputs_;
 };
 
-}  // namespace
-
 bool has_bf16(ov::Core& core) {
     for (const std::string& known : core.get_property("CPU", ov::device::capabilities))
         if (known == "BF16") return true;
     return false;
 }
 
-std::unique_ptr<Engine> open_engine(ov::Core& core, const std::string& name, const std::filesystem::path& model, int threads,
-                                    const Tensors& kept) {
-    if (name != "openvino" && name != "openvino-bf16") throw Error("--engine " + name + ": unknown; choose openvino, openvino-bf16 or auto");
+}  // namespace
+
+std::string last_line(const std::string& text) {
+    const size_t end = text.find_last_not_of(" \n");
+    const std::string whole = text.substr(0, end == std::string::npos ? 0 : end + 1);
+    return whole.substr(whole.rfind('\n') + 1);
+}
+
+Engines::Engines(ov::Core& core, int threads, const std::string& onnxruntime)
+    : core_(core), threads_(threads), onnxruntime_(onnxruntime_library(onnxruntime)) {}
+
+void Engines::check(const std::string& name) const {
+    if (name != "onnxruntime" && name != "openvino" && name != "openvino-bf16")
+        throw Error("--engine " + name + ": unknown; choose onnxruntime, openvino, openvino-bf16 or auto");
+}
+
+bool Engines::has(const std::string& name) const {
+    if (name == "onnxruntime") return POLYPROMPT_ONNXRUNTIME && !onnxruntime_.empty();
+    return name == "openvino" || (name == "openvino-bf16" && has_bf16(core_));
+}
+
+bool Engines::has_operator(const std::string& name) const {
+    return !(name == "onnxruntime" ? onnxruntime_operator() : openvino_operator()).empty();
+}
+
+std::unique_ptr<Engine> Engines::open(const std::string& name, const std::filesystem::path& model, Form form, const Tensors& kept, bool second) {
+    check(name);
+    const std::filesystem::path operators = form != Form::native ? "" : name == "onnxruntime" ? onnxruntime_operator() : openvino_operator();
+    if (name == "onnxruntime") {
+#if POLYPROMPT_ONNXRUNTIME
+        if (onnxruntime_.empty()) throw Error("--engine onnxruntime: not found; name its library with --onnxruntime");
+        return open_onnxruntime(onnxruntime_, model, threads_, operators, kept, second);
+#else
+        throw Error("--engine onnxruntime: its headers were not there when this program was built; take --engine openvino");
+#endif
+    }
     const bool bf16 = name == "openvino-bf16";
-    if (bf16 && !has_bf16(core)) throw Error("--engine openvino-bf16: this processor has no bf16; take --engine openvino");
-    return std::make_unique<OpenVino>(core, model, threads, bf16, kept);
+    if (bf16 && !has_bf16(core_)) throw Error("--engine openvino-bf16: this processor has no bf16; take --engine openvino");
+    if (!operators.empty() && !extended_) {
+        try {
+            core_.add_extension(operators.string());
+        } catch (const std::exception& error) {
+            throw Error(operators.string() + ": OpenVINO cannot open it (" + last_line(error.what()) + ")");
+        }
+        extended_ = true;
+    }
+    return std::make_unique<OpenVino>(core_, model, threads_, bf16, kept);
 }
 
 }  // namespace polyprompt

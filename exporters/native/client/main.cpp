@@ -1,5 +1,6 @@
 // polyprompt-predict: ask a bundle; one text from the command line, or JSON lines in, JSON lines out.
 
+#include <algorithm>
 #include <cstdlib>
 #include <fstream>
 #include <iostream>
@@ -19,7 +20,7 @@ constexpr const char* usage = R"(usage: polyprompt-predict BUNDLE [TEXT] [option
 
 Ask a bundle. Without TEXT, questions are JSON lines from stdin; answers are JSON lines.
 
-  --task NAME          which task answers; may be left out where the bundle has one
+  --task NAME          which task answers, or all; may be left out where the bundle has one
   --language CODE      of the text (BCP-47), for what was trained in several languages
   --pair TEXT          second sentence, hypothesis, or context of a question
   --choices TEXT ...   alternatives, or candidates of retrieval
@@ -27,16 +28,21 @@ Ask a bundle. Without TEXT, questions are JSON lines from stdin; answers are JSO
   --marked N           semantic roles: which word is the predicate, from 0
   --jsonl FILE         answer JSON lines of a file; - is stdin
   --threads N          of the runtime (default: one a core)
-  --engine NAME        openvino, openvino-bf16 or auto: the one that was fastest for the bundle (default: auto)
+  --engine NAME        onnxruntime, openvino, openvino-bf16 or auto: of those that are there the one that was fastest
+                       for the bundle (default: auto)
+  --onnxruntime FILE   library of ONNX Runtime (default: $POLYPROMPT_ONNXRUNTIME, or that of Python's package)
+  --verbose            say on stderr which engine computed how many batches in which form
+  --no-packed          fill rows of different lengths up, always: saves the memory of a second graph
 )";
 
 struct Options {
     std::filesystem::path bundle;
     std::optional<std::string> text, pair, task, tokens, jsonl;
-    std::string language, engine = "auto";
+    std::string language;
     std::vector<std::string> choices;
     std::optional<int> marked;
-    int threads = 0;
+    bool verbose = false;
+    Settings settings;
 };
 
 int number(const std::string& name, const std::string& text, int least) {
@@ -63,6 +69,11 @@ Options read_options(const std::vector<std::string>& given) {
             while (!value && i + 1 < given.size() && given[i + 1].rfind("--", 0) != 0) options.choices.push_back(given[++i]);
             continue;
         }
+        if (name == "--no-packed" || name == "--verbose") {
+            if (value) throw Error(name + ": takes no value");
+            (name == "--verbose" ? options.verbose : options.settings.packed) = name == "--verbose";
+            continue;
+        }
         if (!value) {
             if (i + 1 >= given.size()) throw Error(name + ": needs a value; see --help");
             value = given[++i];
@@ -74,8 +85,9 @@ Options read_options(const std::vector<std::string>& given) {
         else if (name == "--tokens") options.tokens = value;
         else if (name == "--marked") options.marked = number(name, *value, 0);
         else if (name == "--jsonl") options.jsonl = value;
-        else if (name == "--threads") options.threads = number(name, *value, 1);
-        else if (name == "--engine") options.engine = *value;
+        else if (name == "--threads") options.settings.threads = number(name, *value, 1);
+        else if (name == "--engine") options.settings.engine = *value;
+        else if (name == "--onnxruntime") options.settings.onnxruntime = *value;
         else throw Error(name + ": unknown; see --help");
     }
     if (plain.empty()) throw Error("name a bundle; see --help");
@@ -166,16 +178,10 @@ std::vector<std::string> split(const std::string& text) {
     return found;
 }
 
-void answer_one(Session& session, const Options& options) {
+Question read_asked(const Task& task, const Options& options) {
     Question question;
-    if (!options.task && session.card().tasks.size() > 1) {
-        std::string known;
-        for (const Task& task : session.card().tasks) known += (known.empty() ? "" : ", ") + task.name;
-        throw Error("--task: say which; the bundle has " + known);
-    }
-    question.task = options.task.value_or(session.card().tasks[0].name);
+    question.task = task.name;
     question.language = options.language;
-    const Task& task = session.card().task(question.task);
     question.example.id = "1";
     question.example.text = options.text.value_or("");
     question.example.pair = options.pair;
@@ -190,7 +196,30 @@ void answer_one(Session& session, const Options& options) {
     } else if (!options.text) {
         throw Error("task " + task.name + " needs a text; write it behind the options in quotes");
     }
-    for (const std::string& answer : session.answer({question})) std::cout << answer << std::endl;
+    check_example(task, question.example);
+    return question;
+}
+
+// What is on the command line, by one task or by all that can be asked it.
+void answer_one(Session& session, const Options& options) {
+    const std::vector<Task>& tasks = session.card().tasks;
+    const auto named = [&](const std::string& name) { return std::any_of(tasks.begin(), tasks.end(), [&](const Task& task) { return task.name == name; }); };
+    std::vector<Question> questions;
+    if (options.task == "all" && !named("all")) {
+        for (const Task& task : tasks) try {
+                questions.push_back(read_asked(task, options));
+            } catch (const Error& error) {
+                std::cerr << "left out: " << error.what() << std::endl;
+            }
+    } else {
+        if (!options.task && tasks.size() > 1) {
+            std::string known;
+            for (const Task& task : tasks) known += (known.empty() ? "" : ", ") + task.name;
+            throw Error("--task: say which; the bundle has " + known);
+        }
+        questions.push_back(read_asked(session.card().task(options.task.value_or(tasks[0].name)), options));
+    }
+    for (const std::string& answer : session.answer(questions)) std::cout << answer << std::endl;
 }
 
 int ask(const std::vector<std::string>& given) {
@@ -208,11 +237,12 @@ int ask(const std::vector<std::string>& given) {
         file.open(*options.jsonl, std::ios::binary);
         if (!file || std::filesystem::is_directory(*options.jsonl, failed)) throw Error("--jsonl " + *options.jsonl + ": no such file");
     }
-    Session session(options.bundle, options.engine, options.threads);
+    Session session(options.bundle, options.settings);
     if (options.text || (options.tokens && !options.jsonl))
         answer_one(session, options);
     else
         answer_lines(session, from_file ? file : std::cin, from_file ? *options.jsonl : "stdin", options);
+    if (options.verbose) std::cerr << session.used() << std::endl;
     return 0;
 }
 

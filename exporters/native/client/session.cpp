@@ -2,9 +2,10 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <map>
+#include <set>
 
-#include "batching.hpp"
 #include "decode.hpp"
 #include "error.hpp"
 
@@ -30,16 +31,6 @@ struct Row {
     std::vector<size_t> asked;
 };
 
-std::string fastest(ov::Core& core, const Card& card) {
-    std::string found;
-    for (const char* name : {"openvino", "openvino-bf16"}) {
-        const auto there = card.engines.find(name);
-        if (there == card.engines.end() || (std::string(name) == "openvino-bf16" && !has_bf16(core))) continue;
-        if (found.empty() || there->second.milliseconds < card.engines.at(found).milliseconds) found = name;
-    }
-    return found.empty() ? "openvino" : found;
-}
-
 }  // namespace
 
 void check_example(const Task& task, const Example& example) {
@@ -58,13 +49,72 @@ void check_example(const Task& task, const Example& example) {
     }
 }
 
-Session::Session(const std::filesystem::path& bundle, const std::string& engine, int threads) : bundle_(open_bundle(bundle)) {
+Session::Session(const std::filesystem::path& bundle, const Settings& settings)
+    : bundle_(open_bundle(bundle)), packed_(settings.packed), engines_(core_, settings.threads, settings.onnxruntime) {
     if (bundle_.card.files.count("tokenizer.xml") == 0 || bundle_.card.files.count("tokenizer.bin") == 0)
         throw Error((bundle / "tokenizer.xml").string() + ": not in the bundle; write it with `python -m exporters.tokenizer " + bundle.string() + "`");
-    const std::string name = engine == "auto" ? fastest(core_, bundle_.card) : engine;
-    engine_ = open_engine(core_, name, bundle_.model(name), threads, bundle_.tensors);
-    tokenizer_ = std::make_unique<Tokenizer>(core_, bundle, threads);
-    if (const auto found = bundle_.card.engines.find(name); found != bundle_.card.engines.end()) pace_ = found->second.pace;
+    name_ = settings.engine == "auto" ? fastest() : settings.engine;
+    engines_.check(name_);
+    const auto report = card().engines.find(name_);
+    paces_[Form::padded] = Pace();
+    if (report != card().engines.end())
+        for (const Form form : usable(name_))
+            if (const auto& pace = report->second.at(form).pace; pace || (form == Form::native && card().always_native)) paces_[form] = pace.value_or(Pace());
+    if (card().always_native && paces_.count(Form::native) != 0) paces_ = {*paces_.find(Form::native)};
+    opened(paces_.begin()->first);
+    tokenizer_ = std::make_unique<Tokenizer>(core_, bundle, settings.threads);
+}
+
+// Forms that an engine is verified for and can compute here.
+std::vector<Form> Session::usable(const std::string& engine) const {
+    std::vector<Form> found;
+    const auto report = card().engines.find(engine);
+    if (report == card().engines.end()) return found;
+    for (const auto& [form, measured] : report->second)
+        if (form == Form::padded || (packed_ && !bundle_.model(engine, form).empty() && (form != Form::native || engines_.has_operator(engine))))
+            found.push_back(form);
+    return found;
+}
+
+std::string Session::fastest() const {
+    std::string found;
+    double least = std::numeric_limits<double>::infinity();
+    for (const char* name : {"onnxruntime", "openvino", "openvino-bf16"}) {
+        if (!engines_.has(name)) continue;
+        for (const Form form : usable(name))
+            if (const double took = card().engines.at(name).at(form).milliseconds; took < least) least = took, found = name;
+    }
+    return found.empty() ? "openvino" : found;
+}
+
+Engine& Session::opened(Form form) {
+    std::unique_ptr<Engine>& engine = open_[form];
+    if (engine == nullptr) {
+        try {
+            engine = engines_.open(name_, bundle_.model(name_, form), form, bundle_.tensors, open_.size() > 1);
+        } catch (...) {
+            open_.erase(form);
+            throw;
+        }
+    }
+    return *engine;
+}
+
+// A graph is opened when it would have saved as much time as that takes, as in exporters.session.
+std::vector<Batch> Session::batches(const std::vector<size_t>& lengths) {
+    const Plan best = plan(lengths, tokens_a_batch, paces_);
+    std::map<Form, Pace> open;
+    for (const auto& [form, pace] : paces_)
+        if (open_.count(form) != 0) open[form] = pace;
+    std::set<Form> lacking;
+    for (const Batch& batch : best.batches)
+        if (open_.count(batch.form) == 0) lacking.insert(batch.form);
+    if (lacking.empty()) return best.batches;
+    const Plan without = plan(lengths, tokens_a_batch, open);
+    missed_ += without.cost - best.cost;
+    double opening = 0;
+    for (const Form form : lacking) opening += paces_.at(form).opening;
+    return missed_ < opening ? without.batches : best.batches;
 }
 
 Session::Encoded Session::run_all(std::vector<std::pair<const Task*, int64_t>>& asked, std::vector<Feature> features) {
@@ -82,7 +132,8 @@ Session::Encoded Session::run_all(std::vector<std::pair<const Task*, int64_t>>& 
     std::vector<size_t> lengths;
     for (const Row& row : rows) lengths.push_back(row.feature->ids.size());
     const Card& card = bundle_.card;
-    for (const auto& [begin, end] : plan(lengths, tokens_a_batch, pace_)) {
+    for (const auto& [begin, end, form] : batches(lengths)) {
+        ++counted_[form];
         const int64_t count = int64_t(end - begin), longest = int64_t(lengths[end - 1]);
         std::vector<int64_t> ids(size_t(count * longest), card.pad), types(ids.size(), 0), real, tasks;
         std::map<std::string, std::map<size_t, size_t>> read;  // input -> row -> row of the output
@@ -103,7 +154,7 @@ Session::Encoded Session::run_all(std::vector<std::pair<const Task*, int64_t>>& 
         if (card.token_types) feeds["token_type_ids"] = numbers(types, {count, longest});
         feeds["whole_rows"] = numbers(named["whole_rows"], {int64_t(named["whole_rows"].size())});
         if (card.cls) feeds["sequence_rows"] = numbers(named["sequence_rows"], {int64_t(named["sequence_rows"].size())});
-        const std::map<std::string, Tensor> results = engine_->run(feeds);
+        const std::map<std::string, Tensor> results = opened(form).run(feeds);
         for (size_t r = begin; r < end; ++r)
             for (const size_t index : rows[r].asked) {
                 const Task& task = *asked[index].first;
@@ -124,6 +175,13 @@ Session::Encoded Session::run_all(std::vector<std::pair<const Task*, int64_t>>& 
             }
     }
     return found;
+}
+
+std::string Session::used() const {
+    constexpr const char* names[] = {"padded", "packed", "native"};
+    std::string text = name_;
+    for (const auto& [form, count] : counted_) text += ", " + std::string(names[int(form)]) + ": " + std::to_string(count);
+    return text;
 }
 
 std::vector<std::string> Session::answer(const std::vector<Question>& questions) {

@@ -3,10 +3,9 @@
 #include <algorithm>
 #include <unordered_map>
 
-#include <dlfcn.h>
-
 #include "error.hpp"
 #include "json.hpp"
+#include "libraries.hpp"
 #include "utf8.hpp"
 
 namespace polyprompt {
@@ -16,15 +15,6 @@ constexpr const char* xml = "tokenizer.xml";
 
 // Stands on both sides of characters that are normalized apart: no mark melts with it, and nobody strips it.
 constexpr char guard = '-';
-
-// The library of operators for text: beside OpenVINO's own, as pip puts them.
-std::filesystem::path extension() {
-    if (const char* named = std::getenv("OV_TOKENIZER_PREBUILD_EXTENSION_PATH"); named != nullptr) return named;
-    Dl_info about{};
-    if (dladdr(reinterpret_cast<const void*>(&ov::get_openvino_version), &about) == 0 || about.dli_fname == nullptr) return {};
-    const std::filesystem::path packages = std::filesystem::path(about.dli_fname).parent_path().parent_path().parent_path();
-    return packages / "openvino_tokenizers" / "lib" / "libopenvino_tokenizers.so";
-}
 
 std::vector<Slot> read_row(const Json& from) {
     std::vector<Slot> row;
@@ -71,7 +61,7 @@ Tokenizer::Tokenizer(ov::Core& core, const std::filesystem::path& bundle, int th
     std::error_code failed;
     if (!std::filesystem::is_regular_file(file, failed))
         throw Error(file.string() + ": missing; write it with `python -m exporters.tokenizer " + bundle.string() + "`");
-    const std::filesystem::path library = extension();
+    const std::filesystem::path library = text_operators();
     if (!std::filesystem::is_regular_file(library, failed))
         throw Error(library.string() + ": missing; install the package openvino-tokenizers beside openvino");
     try {
@@ -82,6 +72,12 @@ Tokenizer::Tokenizer(ov::Core& core, const std::filesystem::path& bundle, int th
         single = read_row(about.at("single", Json::Kind::array));
         pair = read_row(about.at("pair", Json::Kind::array));
         mark = int(about.whole_at("mark", -1, 1 << 30));
+        if (about.find("bytes") != nullptr) {
+            const Json& bytes = about.at("bytes", Json::Kind::object);
+            bytes_ = true;
+            space_ = bytes.at("space", Json::Kind::boolean).truth;
+            trim_ = bytes.at("trim", Json::Kind::boolean).truth;
+        }
         for (const Json& one : about.at("added", Json::Kind::array).items) {
             Added found{one.string_at("content"), int(one.whole_at("id", 0, 1 << 30)), one.at("lstrip", Json::Kind::boolean).truth,
                         one.at("rstrip", Json::Kind::boolean).truth};
@@ -127,7 +123,8 @@ Tokenizer::Cut Tokenizer::run(const std::vector<std::string>& texts) {
     if (texts.empty()) return cut;
     // a tensor with its own strings: OpenVINO does not write into them
     request_.set_input_tensor(ov::Tensor(ov::element::string, {texts.size()}, const_cast<std::string*>(texts.data())));
-    request_.infer();
+    request_.start_async();  // not infer(), see engine.cpp
+    request_.wait();
     const auto numbers = [&](const char* name) { return request_.get_tensor(name).data<const int32_t>(); };
     const auto *first_word = numbers("first_word"), *last_word = numbers("last_word"), *word_begins = numbers("word_begins"),
                *word_ends = numbers("word_ends"), *first_piece = numbers("first_piece"), *last_piece = numbers("last_piece"),
@@ -154,7 +151,8 @@ std::vector<Pieces> Tokenizer::encode(const std::vector<std::string>& texts, boo
     for (const Part& part : parts)
         if (part.id < 0) plain.push_back(texts[part.text].substr(part.begin, part.end - part.begin));
     const Cut cut = run(plain);
-    const auto found = with_places ? places(plain, cut) : std::vector<std::vector<std::pair<int, int>>>{};
+    std::vector<std::vector<std::pair<int, int>>> found;
+    if (with_places) found = bytes_ ? places_of_bytes(plain, cut) : places(plain, cut);
     std::vector<Pieces> all(texts.size());
     size_t next = 0;
     for (const Part& part : parts) {
@@ -170,6 +168,35 @@ std::vector<Pieces> Tokenizer::encode(const std::vector<std::string>& texts, boo
         if (with_places)
             for (const auto& [begin, end] : found[next]) out.places.emplace_back(before + begin, before + end);
         ++next;
+    }
+    return all;
+}
+
+// Of each piece the characters of the text of which it has a byte, without spaces at its ends where they are trimmed.
+std::vector<std::vector<std::pair<int, int>>> Tokenizer::places_of_bytes(const std::vector<std::string>& texts, const Cut& cut) const {
+    std::vector<std::vector<std::pair<int, int>>> all(texts.size());
+    for (size_t t = 0; t < texts.size(); ++t) {
+        const std::vector<int> at = boundaries(texts[t]);
+        const int added = int(cut.normal[t].size() - texts[t].size());  // the space in front
+        const auto character = [&](int byte) { return int(std::upper_bound(at.begin(), at.end(), byte) - at.begin()) - 1; };
+        for (const Cut::Word& word : cut.words[t]) {
+            int place = word.begin;
+            for (int piece = word.first; piece < word.last; ++piece) {
+                const std::string bytes = cut.normal[t].substr(size_t(place), size_t(std::max(0, cut.sizes[size_t(piece)])));
+                const int from = place - added, to = from + int(bytes.size());
+                int begin = character(std::max(0, from)), end = to <= 0 ? 0 : character(to - 1) + 1;
+                if (trim_ && !bytes.empty()) {
+                    int front = int(std::min(bytes.size(), bytes.find_first_not_of(' ')));
+                    const size_t last = bytes.find_last_not_of(' ');
+                    const int behind = int(last == std::string::npos ? bytes.size() : bytes.size() - 1 - last);
+                    if (front > 0 && space_ && (all[t].empty() || begin == 0)) --front;  // it is not of the text
+                    begin = std::min(begin + front, end);
+                    if (end >= behind) end = std::max(end - behind, begin);
+                }
+                all[t].emplace_back(begin, end);
+                place += int(bytes.size());
+            }
+        }
     }
     return all;
 }

@@ -47,9 +47,11 @@ private:
     void split(size_t number, const std::string& text, std::vector<Part>& parts) const;
     Cut run(const std::vector<std::string>& texts);
     std::vector<std::vector<std::pair<int, int>>> places(const std::vector<std::string>& texts, const Cut& cut);
+    std::vector<std::vector<std::pair<int, int>>> places_of_bytes(const std::vector<std::string>& texts, const Cut& cut) const;
 
     ov::InferRequest request_;
     std::vector<Added> added_;
+    bool bytes_ = false, space_ = false, trim_ = false;  // pieces of bytes; see describe in exporters.tokenizer
 };
 
 }  // namespace polyprompt

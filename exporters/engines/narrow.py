@@ -1,0 +1,35 @@
+"""What a session in bf16 needs around the project's operator in OpenVINO: its inputs in bf16."""
+
+from __future__ import annotations
+
+import openvino
+from openvino import opset13 as operators
+
+from exporters.operator import NAME
+
+NUMBERS = 4
+"""So many inputs of the operator are numbers, the first ones; the others are integers."""
+
+
+def narrow(model: openvino.Model) -> None:
+    """Put conversions around each of the operators of a model, so that it reads and writes bf16.
+
+    OpenVINO computes a graph in bf16 but for operators that it does not know, which keep the types that they have in
+    the graph. What stands in bf16 anyway is not converted then.
+    """
+    known: dict[tuple[str, int], openvino.Output] = {}
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != NAME:
+            continue
+        for place in range(NUMBERS):
+            source = node.input_value(place)
+            key = source.get_node().get_friendly_name(), source.get_index()
+            if key not in known:
+                known[key] = operators.convert(source, "bf16").output(0)
+            node.input(place).replace_source_output(known[key])
+        readers = node.output(0).get_target_inputs()
+        node.validate_and_infer_types()
+        widened = operators.convert(node.output(0), "f32").output(0)
+        for reader in readers:
+            reader.replace_source_output(widened)
+    model.validate_nodes_and_infer_types()
