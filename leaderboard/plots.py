@@ -341,7 +341,8 @@ def parallel(
         "mark": {"type": "text", "color": "var(--soft)", "fontSize": 11, "aria": False},
         "encoding": {"x": x, "y": y, "text": {"field": "end"}},
     }
-    return _drawn({"width": 100 * len(ends), "height": 260, "data": {"values": values}, "layer": [line, text]})
+    size = {"width": 100 * len(ends), "height": 260, "padding": {"left": 45, "right": 5, "top": 5, "bottom": 5}}
+    return _drawn(size | {"data": {"values": values}, "layer": [line, text]})
 
 
 def strips(dots: Sequence[tuple[str, float]], order: Sequence[str], score: str) -> Markup:
