@@ -46,6 +46,8 @@ def put_in_place(files: Mapping[Path, Path]) -> None:
     Args:
         files: place -> where the content was written, on the same file system; folders are made if absent.
     """
+    if not files:
+        return
     os.sync()
     for path, written in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -167,7 +167,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=2000)
     parser.add_argument("--cold", type=int, default=0, help="also compute so many runs without any memory")
     parser.add_argument("--site", action="store_true", help="also build the whole site")
+    parser.add_argument("--memory", action="store_true", help="build the site and watch all processes")
     options = parser.parse_args()
+    command = ["-m", "leaderboard.build", str(options.folder / "runs"), "--out", str(options.folder / "site")]
     os.environ["POLYPROMPT_CACHE"] = str(options.folder / "cache")
     if not (options.folder / "runs").exists():
         began = time.perf_counter()
@@ -190,22 +192,25 @@ def main() -> None:
         os.environ["POLYPROMPT_CACHE"] = str(options.folder / "cache")
     if options.site:
         for what in ("site", "site again"):
-            command = ["-m", "leaderboard.build", str(options.folder / "runs"), "--out", str(options.folder / "site")]
-            taken, peak = measured([sys.executable, *command])
-            print(f"{what}: {taken:.1f} s, at most {peak:,.0f} MiB in all of its processes")
+            began = time.perf_counter()
+            subprocess.run([sys.executable, *command], check=True)
+            print(f"{what}: {time.perf_counter() - began:.1f} s", flush=True)
         open_pages(options.folder / "site")
+    if options.memory:
+        peak = most_memory([sys.executable, *command])
+        print(f"at most {peak:,.0f} MiB in all processes")
 
 
-def measured(command: list[str]) -> tuple[float, float]:
-    """Seconds, and the most memory that a command and its processes had at a time, shared pages counted once, MiB."""
-    began, peak = time.perf_counter(), 0.0
+def most_memory(command: list[str]) -> float:
+    """The most that a command and its processes had at a time, pages that they share counted once, MiB."""
+    peak = 0.0
     with subprocess.Popen(command) as process:
         while process.poll() is None:
             peak = max(peak, _memory(process.pid))
-            time.sleep(0.3)
+            time.sleep(1)  # to look holds the process up
     if process.returncode:
         raise SystemExit(process.returncode)
-    return time.perf_counter() - began, peak
+    return peak
 
 
 def _memory(process: int) -> float:

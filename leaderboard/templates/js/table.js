@@ -76,6 +76,7 @@
         data: (row) => row,
         type: "figure",
         className: `${column.type}${column.main ? " main" : ""}`,
+        visible: this.shown.includes(at),
         orderSequence: column.ascending ? ["asc", "desc", ""] : ["desc", "asc", ""],
         searchable: false,
         render: (row, type) => (type === "display" ? this.draw(row, at) : board.value(row, at)),
@@ -141,20 +142,24 @@
     async languagesChanged() {
       const { board } = this;
       const wanted = this.languages.size || this.scripts.size;
+      const before = board.chosen;
       const codes = board.data.languages.filter(([code, , script]) => this.languages.has(code) || this.scripts.has(script)).map(([code]) => code);
       await board.choose(wanted ? new Set(codes) : null, load, this.everything);
       const note = this.section.querySelector(".chosen");
       note.hidden = !wanted;
       note.textContent = wanted ? `Means are over ${[...this.languages, ...this.scripts].join(", ")} alone and have no intervals or ranks. A system that lacks one of these languages has none.` : "";
       this.columnsChanged();
-      this.grid.rows().invalidate("data").draw(false);
+      if (wanted || before) this.grid.rows().invalidate("data").draw(false);
+      else this.grid.draw("page");
     }
 
     columnsChanged() {
       const { board } = this;
       board.columns.forEach((column, at) => {
         const off = board.chosen && ((column.language && !board.chosen.has(column.language)) || column.over === "none" || column.type === "rank");
-        this.grid.column(at + 1).visible(this.shown.includes(at) && !off, false);
+        const shown = this.shown.includes(at) && !off;
+        const drawn = this.grid.column(at + 1);
+        if (drawn.visible() !== shown) drawn.visible(shown, false);
       });
       this.visible = board.columns.flatMap((_, at) => (this.grid.column(at + 1).visible() ? [at] : []));
       this.ends = null;
