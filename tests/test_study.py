@@ -196,7 +196,10 @@ def wait_for(log: Path, what: str) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("kind", ["journal", pytest.param("postgresql", marks=pytest.mark.slow), "redis"])
+@pytest.mark.parametrize(
+    "kind",
+    ["journal", pytest.param("postgresql", marks=pytest.mark.slow), pytest.param("redis", marks=pytest.mark.slow)],
+)
 def test_of_two_workers_one_is_killed_and_no_trial_is_lost_or_doubled(kind, tmp_path):
     """The other one takes over what the dead one had, with the same draw, and ends with as many trials as asked for."""
     with server(kind, tmp_path) as url:
