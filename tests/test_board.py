@@ -16,6 +16,7 @@ import pytest
 from fake_runs import draw, write_run, write_runs
 from scipy import stats
 
+from benchmarks.errors import PolypromptError
 from benchmarks.records import Prediction
 from benchmarks.registry import find_suite
 from benchmarks.results import ResultRecord, Results, read_model, read_predictions, write_predictions
@@ -435,6 +436,29 @@ def test_scores_are_those_of_the_predictions(runs: Path, board: Board) -> None:
     assert mean is not None and mean.score == pytest.approx(100 * np.mean(means))
 
 
+def test_intervals_of_the_board_are_those_of_its_cells(runs: Path, board: Board) -> None:
+    """Every task and language of a run with one seed, computed here from its predictions alone."""
+    cells = [(card.name, "en", SPLITS.get(card.name, "test")) for card in (*GLUE, TAGS, SPAN)]
+    cells += [("many", language, "test") for language in MANY.languages]
+    tasks = {task.card.name: task for suite in board.suites for task in suite.tasks}
+    for name, language, split in cells:
+        card, table = tasks[name].card, tasks[name].by_language
+        rows = read_predictions(runs / f"tuned/predictions/{name}.{language}.{split}.jsonl.gz")
+        sums = sums_for(card, rows, card.metrics[0])
+        low, high = intervals(replicates([sums], f"{name}.{language}.{split}", identity(units_of(rows))))
+        found = figure(table, "tuned", language)
+        assert found is not None and found.low is not None and found.high is not None
+        lowest = -100 if card.metrics[0] in ("matthews", "pearson") else 0
+        assert found.low == pytest.approx(max(low.item(), lowest), abs=1e-3), name
+        assert found.high == pytest.approx(min(high.item(), 100), abs=1e-3), name
+
+
+def test_a_row_of_figures_is_its_figures(board: Board) -> None:
+    for table in show.tables_of(board):
+        for row in range(len(table.rows)):
+            assert table.figures(row) == tuple(table.figure(row, column) for column in range(len(table.columns)))
+
+
 def test_an_average_over_fewer_says_so_and_has_no_rank(board: Board) -> None:
     found = figure(suite_table(board), "part", "average")
     assert found is not None and Flag.PARTIAL in found.flags and found.parts == 1 and found.rank is None
@@ -570,6 +594,17 @@ def test_equal_input_gives_equal_numbers_kept_or_not(
     assert contents(make_board([runs])) == plain
     assert list((tmp_path / "board").glob("*.safetensors"))
     assert contents(make_board(sorted(runs.iterdir(), reverse=True))) == plain
+
+
+@pytest.mark.parametrize("damage", ['{"id": ', "", '{"id": "c"}', "[1]"])
+def test_a_damaged_line_of_predictions_is_named(tmp_path: Path, damage: str) -> None:
+    row = '{"id": "a", "prediction": "x", "gold": "y"}\n'
+    path = tmp_path / "rows.jsonl"
+    path.write_text(2 * row)
+    assert read_predictions(path) == [Prediction("a", "x", "y")] * 2
+    path.write_text(f"{2 * row}{damage}\n{row}")
+    with pytest.raises(PolypromptError, match=r"rows.jsonl:3: damaged"):
+        read_predictions(path)
 
 
 def test_several_processes_give_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

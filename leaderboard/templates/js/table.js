@@ -149,8 +149,8 @@
       note.hidden = !wanted;
       note.textContent = wanted ? `Means are over ${[...this.languages, ...this.scripts].join(", ")} alone and have no intervals or ranks. A system that lacks one of these languages has none.` : "";
       this.columnsChanged();
-      if (wanted || before) this.grid.rows().invalidate("data").draw(false);
-      else this.grid.draw("page");
+      if (wanted || before) this.grid.rows().invalidate("data"); // which takes long for many rows
+      this.grid.draw(false);
     }
 
     columnsChanged() {
