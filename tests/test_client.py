@@ -121,7 +121,7 @@ def with_forms(made: Path, folder: Path, engine: str, best: str, **card: Any) ->
 def test_answers_are_those_of_session(bundle: Path) -> None:
     asked = questions(2)
     # long contexts and sentences, so that there are several windows; marks that melt with letters; special pieces
-    for question in list(asked):
+    for question in asked[::4]:
         example = question.example
         if question.task == "demo-answers":
             asked.append(

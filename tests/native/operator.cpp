@@ -2,7 +2,6 @@
 // each set of instructions; what it accepts is compared with attention in double precision.
 //
 //     polyprompt_fuzz [SECONDS [SEED]]     random bytes until the time is over
-//     polyprompt_libfuzzer [OPTIONS]       the same, led by coverage; where clang compiles it
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -158,9 +157,8 @@ void compare(
     }
 }
 
-}  // namespace
-
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+// An input made of random bytes.
+void attempt(const uint8_t* data, size_t size) {
     Bytes bytes(data, size);
     std::mt19937 draw(bytes.seed());
     static const char* const sets[] = {"portable", "avx2", "avx512", "avx512bf16"};
@@ -216,15 +214,15 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     for (int i = 0; i < INPUTS; i++) taken[i] = {made[i].memory.get(), made[i].shape, made[i].narrow};
     const float scale = 1.0f / std::sqrt(float(width));
     Call call;
-    if (!call.take(taken, type, heads, scale).empty()) return 0;
+    if (!call.take(taken, type, heads, scale).empty()) return;
     const size_t bytes_of_output = size_t(call.queries() * call.hidden()) * (type == Type::f32 ? 4 : 2);
     std::unique_ptr<char[]> output(new char[bytes_of_output]);
     call.run(output.get(), bytes.below(4) ? Parallel(on_threads) : Parallel());
     compare(made, integers, type, heads, scale, output.get());
-    return 0;
 }
 
-#ifndef POLYPROMPT_LIBFUZZER
+}  // namespace
+
 int main(int count, char** words) {
     const double seconds = count > 1 ? std::atof(words[1]) : 10;
     const auto seed = unsigned(count > 2 ? std::atol(words[2]) : 0);
@@ -234,9 +232,8 @@ int main(int count, char** words) {
     long times = 0;
     do {
         for (auto& byte : bytes) byte = uint8_t(draw());
-        LLVMFuzzerTestOneInput(bytes.data(), bytes.size());
+        attempt(bytes.data(), bytes.size());
         times++;
     } while (std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() < seconds);
     std::printf("%ld inputs, none of them harmful\n", times);
 }
-#endif

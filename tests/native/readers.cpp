@@ -44,10 +44,8 @@ const std::vector<std::string>& seeds() {
     return found;
 }
 
-}  // namespace
-
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size) {
-    const std::string text(reinterpret_cast<const char*>(bytes), size);
+// One file, as everything that is read.
+void read_all(const std::string& text) {
     attempt([&] { polyprompt::parse_json(text); });
     attempt([&] { polyprompt::read_card(text); });
     attempt([&] { polyprompt::external_files(text); });
@@ -58,10 +56,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size) {
         attempt([&] { polyprompt::merge({found, whole}, offsets); });
         polyprompt::merge({whole, found}, offsets);
     });
-    return 0;
 }
 
-#ifndef POLYPROMPT_LIBFUZZER
+}  // namespace
+
 int main(int count, char** words) {
     const double seconds = count > 1 ? std::atof(words[1]) : 10;
     std::mt19937 draw(unsigned(count > 2 ? std::atol(words[2]) : 0));
@@ -83,9 +81,8 @@ int main(int count, char** words) {
             }
         }
         if (draw() % 500 == 0) text = std::string(100000, "[{\""[draw() % 3]);
-        LLVMFuzzerTestOneInput(reinterpret_cast<const uint8_t*>(text.data()), text.size());
+        read_all(text);
         times++;
     } while (std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() < seconds);
     std::printf("%ld inputs, none of them harmful\n", times);
 }
-#endif
