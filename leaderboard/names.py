@@ -25,7 +25,8 @@ def script_name(code: str) -> str:
     named = next((part for part in parts[1:] if re.fullmatch(r"[A-Za-z]{4}", part)), None)
     likely = get_global("likely_subtags")
     found = named or next((part for part in str(likely.get(parts[0], "")).split("_")[1:] if len(part) == 4), None)
-    return str(Locale("en").scripts.get(found.title(), found)) if found else ""
+    name = str(Locale("en").scripts.get(found.title(), found)) if found else ""
+    return f"{name} Han" if name in ("Simplified", "Traditional") else name
 
 
 def slugs(names: Iterable[str]) -> dict[str, str]:

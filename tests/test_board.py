@@ -453,6 +453,21 @@ def test_intervals_of_the_board_are_those_of_its_cells(runs: Path, board: Board)
         assert found.high == pytest.approx(min(high.item(), 100), abs=1e-3), name
 
 
+def test_values_of_runs_of_one_form_are_stacked_in_their_places(tmp_path: Path) -> None:
+    for name, skill in (("a", 0.6), ("b", 0.8)):
+        write_run(
+            tmp_path / name, [MANY, THREE.model_copy(update={"metrics": ("accuracy",)})], method=name, skill=skill
+        )
+    (suite,) = make_board([tmp_path]).suites
+    table = next(task.by_language for task in suite.tasks if task.card.name == "many")
+    for run in ("a", "b"):
+        for language in MANY.languages:
+            rows = read_predictions(tmp_path / f"{run}/predictions/many.{language}.test.jsonl.gz")
+            found = replicates([sums_for(MANY, rows, "accuracy")], f"many.{language}.test", identity(units_of(rows)))
+            ends, shown = intervals(found), figure(table, run, language)
+            assert shown is not None and (shown.low, shown.high) == pytest.approx((ends[0].item(), ends[1].item()))
+
+
 def test_a_row_of_figures_is_its_figures(board: Board) -> None:
     for table in show.tables_of(board):
         for row in range(len(table.rows)):

@@ -396,7 +396,7 @@ def test_numbers_are_written_alike() -> None:
         "62.2",
     ]
     assert [size(x) for x in (900, 12_345, 278e6, 1.114e9)] == ["900 B", "12.3 kB", "278 MB", "1.11 GB"]
-    assert [script_name(code) for code in ("ru", "sr-Latn", "qqq")] == ["Cyrillic", "Latin", ""]
+    assert [script_name(code) for code in ("ru", "sr-Latn", "zh", "qqq")] == ["Cyrillic", "Latin", "Simplified Han", ""]
 
 
 def test_another_form_of_the_table_library_is_an_error() -> None:
