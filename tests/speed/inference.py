@@ -11,7 +11,8 @@ form; sorted into padded batches, or into padded and packed ones (chosen); and a
 takes of all forms what costs the engine least.
 mixed: rows of 16 tasks in one batch, beside the same rows of one task.
 cost of a prompt: beside the same graph without one, over what it costs by arithmetic, slots / (6 hidden + pieces).
-limit: time that the needed products take at the speed that the processor has for them in bf16.
+limit: time that the needed products take at the speed that the processor has for them in bf16, or in fp32 where it has
+no bf16; int8 may be faster.
 """
 
 from __future__ import annotations
@@ -155,12 +156,13 @@ class Bench:
         tensors = torch.from_numpy(ids), torch.ones(rows, pieces, dtype=torch.long)
         shape = shape_of(self.backbone)
         needed = rows * row_products(shape, pieces).all
+        kind = torch.bfloat16 if "openvino-bf16" in installed() else torch.float32
         mine = [(name, way) for name in self.ours for way in ("padded", "as in a session")]
         with torch.inference_mode():
             ways = {name: timed(partial(call, *tensors)) for name, call in self.others.items()}
             all_ = {name: one.ways(ids, lengths, tasks) for name, one in self.ours.items()}
             ways |= {f"ours, {name}, {way}": timed(all_[name][way]) for name, way in mine}
-            ways["limit"] = lambda: needed / peak(shape, [(rows, pieces)])
+            ways["limit"] = lambda: needed / peak(shape, [(rows, pieces)], kind)
             times = interleave(ways, seconds, least=3)
         pairs = [(f"ours, {name}, {way}", other) for name, way in mine for other in (*self.others, "limit")]
         return {f"{rows}x{pieces} {one} : {other}": ratios(times[other], times[one]) for one, other in pairs}
