@@ -65,6 +65,10 @@ def _apart(first: BundledTask, task: BundledTask, tensors: Tensors) -> str:
         return f"task {task.card.name} has prompts of its own for {', '.join(task.languages)}"
     if "task_prompt" in tensors:
         mine, other = (int(tensors["task_prompt"][one.task_id]) for one in (first, task))
+        slots = tensors["prompt_lengths"].sum(0)
+        bare = next((one for one, row in ((first, mine), (task, other)) if not slots[row]), None)
+        if mine != other and bare is not None:
+            return f"task {bare.card.name} has no prompt and others do; it would share theirs with --retrieval-prompt"
         if mine != other:
             return f"tasks {first.card.name} and {task.card.name} have prompts of their own"
     if task.max_positions != first.max_positions:

@@ -60,6 +60,8 @@ class RunConfig(BaseModel):
         start_from: a folder whose prompt training begins with, and whose heads of the same tasks: a run, or what
             `harness.interchange` wrote. start_from_sha256: of these files.
         sharing: see `harness.placement.Sharing`. rank: of the parts of `low-rank`.
+        retrieval_prompt: give retrieval, for which nothing trains, the prompt that the other tasks share; without it
+            such tasks read the encoder as it is.
         reparameterise: make the prompt by an MLP. prompt_dropout: on the prompt, in training.
         lora_rank, lora_alpha: see `harness.adapt.adapt`.
         pooling: what linear sequence heads read.
@@ -119,6 +121,7 @@ class RunConfig(BaseModel):
     start_from_sha256: list[str] = []
     sharing: Sharing = Sharing.SHARED
     rank: Positive = 2
+    retrieval_prompt: bool = False
     reparameterise: bool = False
     prompt_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     lora_rank: Positive = 8

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +55,9 @@ def make_model(
     torch.manual_seed(config.seed)
     prompts = None
     if method.prompt is not PromptOf.NONE and training:
-        prompts = _prompts(config, _placement(config, method, backbone), backbone, training)
+        retrieval = [task_rows.task.name for task_rows in rows if task_rows.task.card.kind is Kind.RETRIEVAL]
+        bare = [] if config.retrieval_prompt else retrieval
+        prompts = _prompts(config, _placement(config, method, backbone), backbone, training, bare)
     adapt(backbone, method.backbone, config.lora_rank, config.lora_alpha)
     model = PromptedModel(backbone, prompts, [task_rows.task.card for task_rows in rows], config.pooling, readout)
     beside_heads = [name for name, weight in model.named_parameters() if weight.requires_grad and name[:6] != "heads."]
@@ -78,7 +80,7 @@ def specialised(model: PromptedModel, training: Sequence[TaskTraining]) -> Promp
     assert shared is not None
     bank = model.prompt.fold([""])
     own = {name: TrainedPrompt(bank.placement, bank.bank[0].clone()) for name in _by_name(training)}
-    return Prompts(shared.requires_grad_(False), own)
+    return Prompts(shared.requires_grad_(False), own, bare=model.prompt.bare)
 
 
 def _by_name(training: Sequence[TaskTraining]) -> dict[str, list[TaskTraining]]:
@@ -102,8 +104,14 @@ def _placement(config: RunConfig, method: Method, backbone: Backbone) -> Placeme
     return Placement(layers=None, positions=config.positions)
 
 
-def _prompts(config: RunConfig, placement: Placement, backbone: Backbone, training: Sequence[TaskTraining]) -> Prompts:
-    """The prompts of a run; those that begin with states of tokens take them from the rows of the tasks they serve."""
+def _prompts(
+    config: RunConfig, placement: Placement, backbone: Backbone, training: Sequence[TaskTraining], bare: Collection[str]
+) -> Prompts:
+    """The prompts of a run; those that begin with states of tokens take them from the rows of the tasks they serve.
+
+    Args:
+        bare: tasks that get none.
+    """
 
     def prompt(tasks: Sequence[TaskTraining]) -> TrainedPrompt:
         gate = placement.gated
@@ -121,17 +129,17 @@ def _prompts(config: RunConfig, placement: Placement, backbone: Backbone, traini
 
     tasks = _by_name(training)
     if config.sharing is Sharing.SEPARATE:
-        return Prompts(None, {name: prompt(rows) for name, rows in tasks.items()})
+        return Prompts(None, {name: prompt(rows) for name, rows in tasks.items()}, bare=bare)
     shared = prompt(training)
     if config.sharing is not Sharing.LOW_RANK:
-        return Prompts(shared)
+        return Prompts(shared, bare=bare)
     languages = list(dict.fromkeys(task.language for task in training))
 
     def parts(names: Iterable[str]) -> dict[str, LowRank]:
         return {name: LowRank(shared.shape, config.rank) for name in names}
 
     # Of one language alone all rows would have its part.
-    return Prompts(shared, parts(tasks), parts(languages if len(languages) > 1 else ()))
+    return Prompts(shared, parts(tasks), parts(languages if len(languages) > 1 else ()), bare)
 
 
 def given_states(folder: Path, backbone: Backbone, tasks: Sequence[TaskTraining]) -> Tensor:

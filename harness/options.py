@@ -76,6 +76,7 @@ FLAGS = ("config", "preset", "list_presets", "seeds", "at_once", "resume", "list
 SWITCHES = {
     "checkpoint_activations": "compute hidden states again on the way back: less memory, more time",
     "shard_backbone": "divide a frozen backbone's weights among the processes (FSDP), where one cannot hold them",
+    "retrieval_prompt": "give retrieval, for which nothing trains, the prompt that the other tasks share",
     "reparameterise": "make the prompt by an MLP, which is folded away afterwards",
     "skip_missing": "go on without the tasks and languages whose files are missing",
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -22,6 +22,9 @@ from harness.prompt import TrainedPrompt, by_slot
 
 PROMPT = "prompt.safetensors"
 """The file of trained prompts in a run folder."""
+
+BARE = -1
+"""In place of a row: the task reads the encoder as it is, without the prompt of the others."""
 
 
 class LowRank(nn.Module):
@@ -51,6 +54,7 @@ class Prompts(nn.Module):
         shared: the prompt of every task that has none of its own; may be None.
         tasks: task -> a prompt of its own, or its part on top of the shared one.
         languages: language -> its part on top of the shared one.
+        bare: tasks that have none, not the shared one either.
     """
 
     def __init__(
@@ -58,8 +62,10 @@ class Prompts(nn.Module):
         shared: TrainedPrompt | None,
         tasks: Mapping[str, TrainedPrompt | LowRank] | None = None,
         languages: Mapping[str, LowRank] | None = None,
+        bare: Collection[str] = (),
     ) -> None:
         super().__init__()
+        self.bare = frozenset(bare)
         self.shared = shared
         self.tasks = ByName(tasks or {})
         self.languages = ByName(languages or {})
@@ -78,7 +84,7 @@ class Prompts(nn.Module):
 
     def forward(self, task: str, language: str = "") -> Prefix | SoftPrompt | None:
         """The prompt of a pass whose rows are all of one task and language; None where a task has none."""
-        if self.shared is None and task not in self.tasks:
+        if task in self.bare or (self.shared is None and task not in self.tasks):
             return None
         return _enter(self.tensor(task, language), self.placement)
 
@@ -90,10 +96,11 @@ class Prompts(nn.Module):
         """
         was_training = self.training
         self.eval()
-        rows: dict[str, int] = {}
+        names = list(tasks)
+        rows = {name: BARE for name in names if name in self.bare}
         tensors: list[Tensor] = []
         with torch.no_grad():
-            for name in dict.fromkeys(task if task in self.tasks else "" for task in tasks):
+            for name in dict.fromkeys(task if task in self.tasks else "" for task in names if task not in self.bare):
                 if self.shared is None and not name:
                     continue  # a task that was not trained has none
                 for language in ("", *self.languages):
@@ -108,7 +115,7 @@ class PromptBank(nn.Module):
 
     Args:
         tensor: [prompt, ...], each as the placement describes it.
-        rows: "task" or "task@language" -> row; an empty task stands for every other one.
+        rows: "task" or "task@language" -> row, or `BARE`; an empty task stands for every other one.
         placement: where they enter.
     """
 
@@ -121,7 +128,8 @@ class PromptBank(nn.Module):
     def row(self, task: str, language: str = "") -> int | None:
         """The row of a task, that of a language where it has one; None where the task has no prompt."""
         name = task if task in self.rows else ""
-        return self.rows.get(f"{name}@{language}", self.rows.get(name))
+        row = self.rows.get(f"{name}@{language}", self.rows.get(name))
+        return None if row == BARE else row
 
     def by_language(self, task: str) -> dict[str, int]:
         """Language -> row, of those languages that have a row of their own for a task."""

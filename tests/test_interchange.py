@@ -167,7 +167,8 @@ def test_a_checkpoint_of_ptuning_v2_gives_the_same_logits_here(kind, mlp, tmp_pa
 def shifted(tmp_path_factory) -> Path:
     """A run of all tasks with a prompt that peft can express."""
     folder = tmp_path_factory.mktemp("shifted")
-    return run_of(folder_of("bert", folder / "backbone"), folder, positions="shifted", prompt_length=SLOTS)
+    settings = {"positions": "shifted", "prompt_length": SLOTS, "retrieval_prompt": True}
+    return run_of(folder_of("bert", folder / "backbone"), folder, **settings)
 
 
 @pytest.mark.parametrize("task", ["demo-topic", "demo-count", "demo-choice", "demo-names", "demo-answers"])

@@ -15,6 +15,7 @@ import harness.learn
 from benchmarks.errors import PolypromptError
 from benchmarks.registry import find_task
 from benchmarks.results import Manifest, read_model, read_predictions
+from benchmarks.task import Kind
 from exporters.export import export
 from harness.adapt import adapt, load_lora, lora_of, lora_state, merge
 from harness.backbone import Backbone, load_backbone
@@ -129,7 +130,8 @@ def test_every_method_is_exported(run):
     assert card.parity["onnxruntime"].difference < 1e-4
     assert card.parity["onnxruntime"].tasks.keys() == {card.card.name for card in card.tasks}
     slots = 3 if card.method in ("ptuning-v2", "prompt-tuning") else 0
-    assert {task.slots for task in card.tasks} == {slots}
+    for task in card.tasks:  # retrieval reads the encoder as it is
+        assert task.slots == (0 if task.card.kind is Kind.RETRIEVAL else slots)
 
 
 @pytest.mark.parametrize("method", ["prompt-tuning", "lora", "bitfit"])
@@ -259,3 +261,25 @@ def test_each_learning_rate_begins_with_an_encoder_of_its_own(tmp_path, monkeypa
         assert read_model(run / "manifest.json", Manifest).selection.learning_rate == 5e-2
         stored.append(load_file(run / "adapter" / "adapter_model.safetensors"))
     assert all(torch.equal(stored[0][name], stored[1][name]) for name in stored[1])
+
+
+def test_retrieval_reads_the_encoder_as_it_is(tiny_run, tmp_path):
+    """As without a prompt, whatever the others share; but with --retrieval-prompt."""
+    tasks = ("--tasks", "demo-topic,demo-translation", "--languages", "en,de", "--max-train", 20, "--max-eval", 9)
+    ways = {
+        "prompt": (),
+        "separate": ("--sharing", "separate"),
+        "specialise": ("--sharing", "specialise"),
+        "shared": ("--retrieval-prompt",),
+        "probe": ("--method", "linear-probe"),
+    }
+    found = {}
+    for name, more in ways.items():
+        where = ("--out", tmp_path, "--name", name)
+        status, _, error = tiny_run(*tasks, "--max-steps", 2, "--selection", "last", *where, *more)
+        assert status == 0, error
+        files = (tmp_path / name / "predictions").glob("demo-translation.*")
+        found[name] = [(row.value, row.scores) for file in sorted(files) for row in read_predictions(file)]
+    assert found["prompt"] == found["separate"] == found["specialise"] == found["probe"] != found["shared"]
+    model, card = load_run(tmp_path / "prompt"), find_task("demo-translation").card
+    assert model.prompt_of(card) is None is not model.prompt_of(find_task("demo-topic").card)

@@ -10,7 +10,7 @@ from harness.features import Feature
 from harness.initial import token_states
 from harness.placement import Placement
 from harness.prompt import TrainedPrompt, parse_layers
-from harness.sharing import LowRank, Prompts
+from harness.sharing import LowRank, PromptBank, Prompts
 
 HEAD_DIM = HIDDEN // HEADS
 
@@ -172,3 +172,15 @@ def test_a_task_without_a_prompt_is_left_alone():
     for made in (prompts, prompts.fold(["a", "retrieval"])):
         assert made("retrieval") is None
         assert made("a") is not None
+
+
+def test_a_task_that_reads_the_encoder_as_it_is(tmp_path):
+    """Beside a shared prompt, which all others get; stored and read again."""
+    prompts = Prompts(deep((0,)), {"a": LowRank((1, 2, HEADS, 5, HEAD_DIM), 2)}, bare=["retrieval"])
+    folded = prompts.fold(["a", "retrieval", "b"])
+    folded.write(tmp_path)
+    for made in (prompts, folded, PromptBank.read(tmp_path)):
+        assert made("retrieval") is None
+        assert made("retrieval", "de") is None
+        assert None not in (made("a"), made("b"), made("another"))
+    assert len(folded.bank) == 2

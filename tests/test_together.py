@@ -20,7 +20,7 @@ from exporters.session import Question, Session
 from exporters.together import side_by_side
 from harness.features import TextEncoder
 from harness.model import PromptedModel
-from harness.sharing import PromptBank
+from harness.sharing import BARE, PromptBank
 
 TEXT = "w7 w8 w9 w10"
 
@@ -113,6 +113,14 @@ def test_prompts_of_their_own_are_refused(tmp_path: Path) -> None:
     model = tiny_prompted("bert")
     card = describe(model, tiny_manifest(model, CARDS))
     with pytest.raises(PolypromptError, match="--form all: tasks mood and degree have prompts of their own; use"):
+        side_by_side(card.tasks, tensors_of(model, CARDS))
+
+
+def test_a_task_without_a_prompt_beside_others_is_refused(tmp_path: Path) -> None:
+    model = tiny_prompted("bert")
+    model.prompt = PromptBank(model.prompt.bank[:1].clone(), {"": 0, "degree": BARE}, model.prompt.placement)
+    card = describe(model, tiny_manifest(model, CARDS))
+    with pytest.raises(PolypromptError, match="--form all: task degree has no prompt and others do; it would share"):
         side_by_side(card.tasks, tensors_of(model, CARDS))
 
 
