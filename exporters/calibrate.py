@@ -20,16 +20,67 @@ from exporters.engines.interface import Arrays
 from exporters.precision import quantised_states, state_of_each_weight, with_ranges
 from exporters.session import Place, Session
 
+Floats = NDArray[np.float32]
+
 CALIBRATED = 256
 """Training rows of each task and language that ranges are found on."""
 
 
-class _Watching:
-    """An engine that notes the ranges of states in each batch."""
+SAMPLE = 1 << 16
+"""Values of each state by which its range is chosen."""
 
-    def __init__(self, engine: Engine, states: Mapping[str, tuple[str, str]]) -> None:
-        self.card, self._engine, self._states = engine.card, engine, states
-        self.ranges: dict[str, tuple[float, float]] = {}
+PARTS = np.array([1.0, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2])
+"""What is tried of the way from zero to the least and to the largest value."""
+
+
+class Values:
+    """The values that a state has on real pieces: the least, the largest, and a sample of fixed size.
+
+    Attributes:
+        least, largest: of all that were seen, and zero.
+    """
+
+    def __init__(self) -> None:
+        self.least = self.largest = 0.0
+        self._random = np.random.default_rng(0)
+        self._sample, self._keys = np.zeros(0, np.float32), np.zeros(0)
+
+    def add(self, values: Floats) -> None:
+        """Take some more, of any shape."""
+        values = values.ravel()
+        self.least, self.largest = min(self.least, values.min(initial=0)), max(self.largest, values.max(initial=0))
+        keys = self._random.random(len(values))
+        if len(self._keys) == SAMPLE:  # of all values those with the least keys stay
+            values, keys = values[keys < self._keys.max()], keys[keys < self._keys.max()]
+        values, keys = np.concatenate([self._sample, values]), np.concatenate([self._keys, keys])
+        kept = slice(None) if len(keys) <= SAMPLE else np.argpartition(keys, SAMPLE)[:SAMPLE]
+        self._sample, self._keys = values[kept], keys[kept]
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """That in which 256 steps give the sample back with the least sum of squared errors, as far as it is tried.
+
+        A few values far outside cost the many their precision, so it may pay to cut them off.
+        """
+        low, high = self.least, self.largest
+        for _ in range(2):
+            high = min((self.largest * PARTS).tolist(), key=lambda tried: self._error(low, tried))
+            low = min((self.least * PARTS).tolist(), key=lambda tried: self._error(tried, high))
+        return low, high
+
+    def _error(self, low: float, high: float) -> float:
+        scale = (high - low) / 255 or 1.0
+        zero = np.rint(-low / scale)
+        steps = np.clip(np.rint(self._sample / np.float32(scale)), -zero, 255 - zero)
+        return float(np.square(steps * np.float32(scale) - self._sample).sum(dtype=np.float64))
+
+
+class _Watching:
+    """An engine that notes the values of states in each batch."""
+
+    def __init__(self, engine: Engine, states: Collection[str]) -> None:
+        self.card, self._engine = engine.card, engine
+        self.values = {name: Values() for name in states}
 
     def keep(self, tensors: Arrays) -> None:
         """See `Engine`."""
@@ -37,12 +88,11 @@ class _Watching:
 
     def run(self, names: Collection[str], feeds: Arrays) -> dict[str, NDArray[Any]]:
         """See `Engine`."""
-        more = [name for pair in self._states.values() for name in pair]
-        found = self._engine.run([*names, *more], feeds)
-        for state, (scale, zero) in self._states.items():
-            step, middle = float(found[scale]), int(found[zero])
-            low, high = self.ranges.get(state, (0.0, 0.0))
-            self.ranges[state] = min(low, -middle * step), max(high, (255 - middle) * step)
+        found = self._engine.run([*names, *self.values], feeds)
+        real = np.arange(feeds["input_ids"].shape[1]) < feeds["lengths"][:, None]
+        for name, values in self.values.items():
+            state = found[name]
+            values.add(state[real] if state.ndim == 3 and state.shape[:2] == real.shape else state)
         return found
 
 
@@ -59,7 +109,7 @@ def calibrate(folder: Path, card: BundleCard, examples: Mapping[Place, Sequence[
     states = quantised_states(model)
     watched = onnx.ModelProto()
     watched.CopyFrom(model)
-    for name in np.ravel(list(states.values())).tolist():
+    for name in states:
         watched.graph.output.append(helper.make_empty_tensor_value_info(name))
     aside = folder / f".{MODEL}"
     aside.write_bytes(watched.SerializeToString())
@@ -68,10 +118,11 @@ def calibrate(folder: Path, card: BundleCard, examples: Mapping[Place, Sequence[
         Session(folder, engine=engine).run(examples)
     finally:
         aside.unlink()
-    files = {STATIC: (model, engine.ranges)}
+    found = {name: values.range for name, values in engine.values.items()}
+    files = {STATIC: (model, found)}
     if NATIVE in card.files:  # the same products of states with other names
         native = onnx.load(folder / NATIVE, load_external_data=False)
-        ranges = {weight: engine.ranges[state] for weight, state in state_of_each_weight(model).items()}
+        ranges = {weight: found[state] for weight, state in state_of_each_weight(model).items()}
         there = state_of_each_weight(native).items()
         files[NATIVE_STATIC] = native, {state: ranges[weight] for weight, state in there}
     known = dict(card.files)

@@ -267,10 +267,9 @@ DYNAMIC = (".integers", ".integers.float", ".integers.scale")
 """Ends of the names between a product of integers and its result."""
 
 
-def quantised_states(model: onnx.ModelProto) -> dict[str, tuple[str, str]]:
-    """The states that an int8 graph quantises -> names of their scale and of the integer of zero, in each batch."""
-    found = [node for node in model.graph.node if node.op_type == "DynamicQuantizeLinear"]
-    return {node.input[0]: (node.output[1], node.output[2]) for node in found}
+def quantised_states(model: onnx.ModelProto) -> list[str]:
+    """The states that an int8 graph quantises."""
+    return [node.input[0] for node in model.graph.node if node.op_type == "DynamicQuantizeLinear"]
 
 
 def state_of_each_weight(model: onnx.ModelProto) -> dict[str, str]:

@@ -20,7 +20,7 @@ import exporters.precision
 import exporters.session
 from benchmarks.errors import PolypromptError
 from exporters.bundle import STATIC, open_bundle, write_bundle
-from exporters.calibrate import calibrate
+from exporters.calibrate import PARTS, Values, calibrate
 from exporters.engines import Engine, installed, open_engine
 from exporters.engines.cuda import without_flash
 from exporters.engines.onnxruntime import OnnxRuntime, cpu_card
@@ -251,8 +251,15 @@ def test_known_ranges(engine: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(one["embedding"][0], whole["embedding"][row], atol=1e-5)
 
 
-def test_ranges_are_those_of_all_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against the least and largest values of the states themselves, seen in each batch."""
+def error(values: np.ndarray, low: float, high: float) -> float:
+    """Sum of squares of what 256 steps between two ends make of values."""
+    steps = low + (high - low) * np.arange(256) / 255
+    steps -= steps[np.abs(steps).argmin()]  # zero is one of them
+    return np.square(steps[np.abs(values[:, None] - steps).argmin(1)] - values).sum()
+
+
+def test_ranges_are_those_of_real_pieces_in_all_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the states themselves, seen in each batch: no other end that is tried loses less."""
     monkeypatch.setattr(exporters.session, "TOKENS_A_BATCH", 40)
     model, folder = tiny_prompted(), tmp_path / "b"
     folder.mkdir()
@@ -261,10 +268,11 @@ def test_ranges_are_those_of_all_batches(tmp_path: Path, monkeypatch: pytest.Mon
     tokenizer = model.backbone.tokenizer.to_str()
     card = calibrate(folder, write_bundle(folder, card, graph, tensors_of(model, CARDS), tokenizer), rows)
     assert card == open_bundle(folder)
-    states = sorted(quantised_states(graph.model))
+    states = quantised_states(graph.model)
     graph.model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in states)
     (folder / "states.onnx").write_bytes(graph.model.SerializeToString())
-    seen: list[list[tuple[float, float]]] = []
+    seen: dict[str, list[np.ndarray]] = {name: [] for name in states}
+    padding = []
 
     class Seeing:
         def __init__(self) -> None:
@@ -273,20 +281,49 @@ def test_ranges_are_those_of_all_batches(tmp_path: Path, monkeypatch: pytest.Mon
 
         def run(self, names: Collection[str], given: dict[str, np.ndarray]) -> dict:
             found = self._engine.run([*names, *states], given)
-            seen.append([(min(found[name].min(), 0), max(found[name].max(), 0)) for name in states])
+            lengths, longest = given["lengths"], given["input_ids"].shape[1]
+            padding.append((lengths < longest).any())
+            for name, values in seen.items():
+                whole = found[name].ndim == 3 and found[name].shape[1] == longest > 1
+                parts = (
+                    [row[:length] for row, length in zip(found[name], lengths, strict=True)] if whole else found[name]
+                )
+                values += [part.ravel() for part in parts]
             return found
 
     Session(folder, engine=Seeing()).run(rows)
-    assert len(seen) > 1
+    assert len(padding) > 1
+    assert any(padding)
     static = onnx.load(folder / STATIC, load_external_data=False).graph
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in static.initializer if tensor.raw_data}
     found = {node.input[0]: node.input[1:] for node in static.node if node.op_type == "QuantizeLinear"}
-    assert sorted(found) == states
-    for number, name in enumerate(states):
-        low, high = min(one[number][0] for one in seen), max(one[number][1] for one in seen)
+    assert list(found) == states
+    for name in states:
+        values = np.concatenate(seen[name]).astype(float)
+        least, largest = min(values.min(), 0), max(values.max(), 0)
         scale, zero = (float(constants[part]) for part in found[name])
-        assert -zero * scale == pytest.approx(low, abs=1.01 * scale)
-        assert (255 - zero) * scale == pytest.approx(high, abs=1.01 * scale)
+        low, high = -zero * scale, (255 - zero) * scale
+        assert least - scale <= low <= high <= largest + scale
+        mine = error(values, low, high)
+        for part in PARTS:
+            assert mine <= 1.02 * min(error(values, low, part * largest), error(values, part * least, high))
+
+
+def test_a_few_values_far_outside_are_cut_off() -> None:
+    random = np.random.default_rng(1)
+    even, far = Values(), Values()
+    for _ in range(4):
+        even.add(random.uniform(-1, 3, (50, 30, 40)).astype(np.float32))
+        far.add(random.normal(size=(50, 30, 40)).astype(np.float32))
+    far.add(np.array([-400, 900], np.float32))
+    assert (far.least, far.largest) == (-400, 900)
+    assert even.range == (even.least, even.largest) == (pytest.approx(-1, abs=1e-3), pytest.approx(3, abs=1e-3))
+    low, high = far.range
+    assert (low, high) == (pytest.approx(-400 * PARTS[-1]), pytest.approx(900 * PARTS[-1]))
+    drifting = Values()
+    for number in range(4):
+        drifting.add(np.full((50, 30, 40), number, np.float32))
+    assert drifting._sample.mean() == pytest.approx(1.5, abs=0.03)  # of all batches alike
 
 
 def test_widths_that_int4_cannot_take(monkeypatch: pytest.MonkeyPatch) -> None:
