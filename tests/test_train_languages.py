@@ -296,6 +296,7 @@ def finished(backbone: Path, tmp_path_factory) -> Path:
         "learning_rate": [0.1],
         "out": out,
         "name": "x",
+        "retrieval_prompt": True,
     }
     execute(config_of(**settings), False, Screen(True))
     export(out / "x", out / "x" / "export", atol=1e-4, rows=12)

@@ -211,7 +211,7 @@ def finished(source: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory)
             [
                 *("run", "--suite", "demo", "--backbone", str(folder), "--languages", "en,de,ru,zh"),
                 *("--prompt-length", "3", "--max-train", "24", "--max-eval", "9", "--batch", "8", "--max-steps", "4"),
-                *("--precision", "fp32", "--out", str(out), "--name", "x", "--head", head),
+                *("--precision", "fp32", "--out", str(out), "--name", "x", "--head", head, "--retrieval-prompt"),
                 *(say if head == "verbaliser" else ()),
             ],
         )
