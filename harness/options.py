@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.errors import PolypromptError
-from harness.config import RunConfig
+from benchmarks.own.python import is_of_others, refuse_python
+from harness.config import RunConfig, before, make_config, read_settings
 from harness.methods import METHODS
 
 OPTIONS = {
@@ -138,6 +139,21 @@ def given(
         words.setdefault(task, {})[label] = word
     settings = {name: ",".join(value).split(",") if name in LISTS else value for name, value in found.items()}
     return flags, settings | ({"files": places} if places else {}) | ({"label_words": words} if words else {})
+
+
+def with_file(path: Path | None, settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of the command line on top of those of a file (`--config`).
+
+    Raises:
+        PolypromptError: the file is absent or wrong, or it is not the user's own and names Python to run; names it.
+    """
+    if path is None:
+        return settings
+    from_file = read_settings(path)
+    asked = make_config(from_file, str(path))  # so that an error names the file
+    if is_of_others(path) and "task_file" not in settings:
+        refuse_python(asked.task_file, path)
+    return before(from_file, settings)
 
 
 def _file_option(text: str) -> tuple[str, list[str]]:

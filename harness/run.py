@@ -9,13 +9,12 @@ from dataclasses import asdict
 from pydantic import TypeAdapter
 
 from benchmarks.errors import PolypromptError
-from benchmarks.own.python import is_of_others, refuse_python
 from benchmarks.results import Manifest, Results, read_model
-from harness.config import before, make_config, read_settings
+from harness.config import before, make_config
 from harness.data import chosen_suites
 from harness.launcher import shards, together, world
 from harness.listing import listing, listing_table
-from harness.options import parse
+from harness.options import parse, with_file
 from harness.presets import find_preset, presets, presets_table
 from harness.report import averages_table, score_table
 from harness.screen import Screen
@@ -25,12 +24,7 @@ from harness.seeds import all_of, seeds_table, with_seeds
 def main() -> int:
     """The command line."""
     flags, settings = parse(sys.argv[1:])
-    if flags.config is not None:
-        from_file = read_settings(flags.config)
-        asked = make_config(from_file, str(flags.config))  # so that an error names the file
-        if is_of_others(flags.config) and "task_file" not in settings:
-            refuse_python(asked.task_file, flags.config)
-        settings = before(from_file, settings)
+    settings = with_file(flags.config, settings)
     if flags.preset is not None:
         released = find_preset(flags.preset).settings
         settings = before({key.replace("-", "_"): value for key, value in released.items()}, settings)

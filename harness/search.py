@@ -13,14 +13,13 @@ from pydantic import TypeAdapter
 from tabulate import tabulate
 
 from benchmarks.errors import PolypromptError, did_you_mean, run_command
-from benchmarks.own.python import is_of_others, refuse_python
 from benchmarks.searches import SearchRecord, Setting
-from harness.config import RunConfig, before, make_config, read_settings
+from harness.config import RunConfig, make_config
 from harness.data import chosen_tasks
 from harness.held_out import Selection
 from harness.launcher import world
 from harness.methods import Weights, find_method
-from harness.options import add_settings, given
+from harness.options import add_settings, given, with_file
 from harness.plan import trained_tasks
 from harness.screen import Screen
 from harness.study import OBJECTIVES, Asked
@@ -35,12 +34,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 def main() -> int:
     """The command line."""
     flags, settings = _parse(sys.argv[1:])
-    if flags.config is not None:
-        from_file = read_settings(flags.config)
-        asked_by_file = make_config(from_file, str(flags.config))  # so that an error names the file
-        if is_of_others(flags.config) and "task_file" not in settings:
-            refuse_python(asked_by_file.task_file, flags.config)
-        settings = before(from_file, settings)
+    settings = with_file(flags.config, settings)
     config = make_config(settings, "command line")
     _refuse(config, settings)
     if config.shots is not None:  # the winner trains on all of the few rows, so none is left to select an epoch
