@@ -29,7 +29,7 @@ class Pace(BaseModel):
     the native form there are no places, and attention costs each row the square of its pieces, which are its pairs.
 
     Attributes:
-        opening: to open the graph and begin, once.
+        opening: to open the graph, once.
         batch: for each batch: a graph's many operators each have to be begun.
         piece, place, pair: see above.
     """
