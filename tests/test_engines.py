@@ -138,6 +138,7 @@ def test_a_signal_after_engines_have_gone(bundle: Path) -> None:
     code = f"""
 import pathlib, signal
 from exporters.engines import open_engine
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it starts behind itself ignore it
 one, other = (open_engine("openvino", pathlib.Path({str(bundle / "model.onnx")!r}), 1) for _ in range(2))
 del one
 del other
