@@ -338,7 +338,10 @@ class Search:
         host, pid, began = trial.user_attrs.get(_OWNER, ("", 0, 0.0))
         if host == self._host:
             try:
-                return abs(psutil.Process(pid).create_time() - began) > 1
+                process = psutil.Process(pid)
+                if process.status() == psutil.STATUS_ZOMBIE:  # it ended, and whoever started it has not looked yet
+                    return True
+                return abs(process.create_time() - began) > 1
             except psutil.Error:
                 return True
         started = trial.datetime_start.timestamp() if trial.datetime_start else 0.0

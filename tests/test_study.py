@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import optuna
+import psutil
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import InMemoryStorage
@@ -194,6 +195,24 @@ def wait_for(log: Path, what: str) -> None:
     while not (log.exists() and what in log.read_text()):
         assert time.monotonic() < until, f"{what} never came"
         time.sleep(0.02)
+
+
+def test_a_killed_process_that_nobody_has_waited_for_is_gone(tmp_path):
+    """It is still in the list of processes until its parent looks."""
+    here = open_search(str(tmp_path / "j"), 1)
+    assert here.ask() is not None
+    trial = here.trials[0]
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        process = psutil.Process(other.pid)
+        host = trial.user_attrs[study._OWNER][0]
+        here.study._storage.set_trial_user_attr(trial._trial_id, study._OWNER, [host, other.pid, process.create_time()])
+        here.recover()
+        assert [one.state for one in here.trials] == [TrialState.RUNNING]
+        other.kill()
+        while process.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
+        here.recover()
+        assert [one.state for one in here.trials] == [TrialState.FAIL, TrialState.WAITING]
 
 
 @pytest.mark.parametrize(
