@@ -200,7 +200,7 @@ void attempt(const uint8_t* data, size_t size) {
             static const int64_t odd[] = {-1, 1, INT64_MIN, INT64_MAX, INT32_MIN, INT32_MAX, 1000, 3};
             auto& one = found[size_t(bytes.below(int64_t(found.size())))];
             const int64_t by = odd[bytes.below(8)];
-            one = by > 4 || by < -1 ? by : one + by;
+            one = by > 4 || by < -1 ? by : int64_t(uint64_t(one) + uint64_t(by));  // it may be the largest already
         }
     }
     if (bytes.seldom()) heads = bytes.below(9) - 2;
