@@ -149,23 +149,36 @@ struct Float16 {
 #endif
 };
 
-// exp, to about two units in the last place; 0 far below.
-inline Floats exponential(Floats x) {
+// 2 to the power of x, 0 far below: to about two units in the last place, or to one in ten thousand, a twentieth of what
+// the result loses as bf16.
+template <bool Exact>
+inline Floats two_to(Floats x) {
     const float magic = 12582912.0f;  // 1.5 * 2^23: what is added to it is rounded to an integer
-    x *= 1.44269504f;
     x = x < splat(-126.0f) ? splat(-126.0f) : x;
     Floats shifted = x + magic;
     Floats part = x - (shifted - magic);
-    Floats power = splat(1.54035304e-4f);  // ln(2)^k / k! of 2^part, |part| <= 1/2
-    power = power * part + 1.33335581e-3f;
-    power = power * part + 9.61812911e-3f;
-    power = power * part + 5.55041087e-2f;
-    power = power * part + 2.40226507e-1f;
-    power = power * part + 6.93147181e-1f;
-    power = power * part + 1.0f;
+    Floats power;
+    if constexpr (Exact) {
+        power = splat(1.54035304e-4f);  // ln(2)^k / k! of 2^part, |part| <= 1/2
+        power = power * part + 1.33335581e-3f;
+        power = power * part + 9.61812911e-3f;
+        power = power * part + 5.55041087e-2f;
+        power = power * part + 2.40226507e-1f;
+        power = power * part + 6.93147181e-1f;
+        power = power * part + 1.0f;
+    } else {
+        power = splat(0.0551716703f);  // the cubic whose largest relative error there is least
+        power = power * part + 0.242611125f;
+        power = power * part + 0.693260985f;
+        power = power * part + 0.999928073f;
+    }
     Ints exponent = (Ints)shifted << 23;
     return (Floats)((Ints)power + exponent);
 }
+
+constexpr float LOG2_E = 1.44269504f;
+
+inline Floats exponential(Floats x) { return two_to<true>(x * LOG2_E); }
 
 // Products -----------------------------------------------------------------------------------------------------------
 
@@ -176,9 +189,7 @@ struct Left {  // A[m, k] is at[m * row + k * step]
 
 template <class Kind, int R, int V>
 inline void tile(Left a, const uint32_t* b, int64_t ldb, int64_t depth, float* c, int64_t ldc, bool add) {
-    Floats sums[R][V];
-    for (int r = 0; r < R; r++)
-        for (int v = 0; v < V; v++) sums[r][v] = add ? load<Floats>(c + r * ldc + v * LANES) : Floats{};
+    Floats sums[R][V] = {};  // added to what is there at the end: a choice here would keep them out of registers
     for (int64_t k = 0; k < depth; k++) {
         Units right[V];
         for (int v = 0; v < V; v++) right[v] = load<Units>(b + k * ldb + v * LANES);
@@ -186,7 +197,10 @@ inline void tile(Left a, const uint32_t* b, int64_t ldb, int64_t depth, float* c
             for (int v = 0; v < V; v++) sums[r][v] = Kind::dot(sums[r][v], a.at[r * a.row + k * a.step], right[v]);
     }
     for (int r = 0; r < R; r++)
-        for (int v = 0; v < V; v++) store(c + r * ldc + v * LANES, sums[r][v]);
+        for (int v = 0; v < V; v++) {
+            float* place = c + r * ldc + v * LANES;
+            store(place, add ? sums[r][v] + load<Floats>(place) : sums[r][v]);
+        }
 }
 
 template <class Kind, int R, int V>
@@ -199,9 +213,10 @@ inline void tile_of(int64_t rows, Left a, const uint32_t* b, int64_t ldb, int64_
 
 template <class Kind, int R, int V>
 inline void panel(int64_t m, Left a, const uint32_t* b, int64_t ldb, int64_t depth, float* c, int64_t ldc, bool add) {
-    for (int64_t row = 0; row < m; row += R)
+    const int64_t tiles = (m + R - 1) / R, high = tiles ? (m + tiles - 1) / tiles : 0;  // about equal: low ones wait
+    for (int64_t row = 0; row < m; row += high)
         tile_of<Kind, R, V>(
-            m - row, {a.at + row * a.row, a.row, a.step}, b, ldb, depth, c + row * ldc, ldc, add);
+            std::min(high, m - row), {a.at + row * a.row, a.row, a.step}, b, ldb, depth, c + row * ldc, ldc, add);
 }
 
 // C [m, n] = A B, or C + A B; n is a multiple of LANES. The tiles leave few registers unused, of 32 or 16.
@@ -209,14 +224,16 @@ template <class Kind>
 void product(
     int64_t m, int64_t n, int64_t depth, Left a, const uint32_t* b, int64_t ldb, float* c, int64_t ldc, bool add) {
 #if defined(__AVX512F__) || defined(__aarch64__) || defined(POLYPROMPT_EMULATED)
-    constexpr int QUADS = 6, TWOS = 12, ONES = 14;
+    constexpr int QUADS = 6, TRIPLES = 8, TWOS = 12, ONES = 14;
 #else
-    constexpr int QUADS = 0, TWOS = 6, ONES = 12;
+    constexpr int QUADS = 0, TRIPLES = 0, TWOS = 6, ONES = 12;
 #endif
     int64_t column = 0;
     if constexpr (QUADS > 0)
         for (; column + 4 * LANES <= n; column += 4 * LANES)
             panel<Kind, QUADS, 4>(m, a, b + column, ldb, depth, c + column, ldc, add);
+    if constexpr (TRIPLES > 0)
+        if (column + 3 * LANES == n) return panel<Kind, TRIPLES, 3>(m, a, b + column, ldb, depth, c + column, ldc, add);
     for (; column + 2 * LANES <= n; column += 2 * LANES)
         panel<Kind, TWOS, 2>(m, a, b + column, ldb, depth, c + column, ldc, add);
     if (column < n) panel<Kind, ONES, 1>(m, a, b + column, ldb, depth, c + column, ldc, add);
@@ -278,12 +295,20 @@ void pack_columns(const Pieces<Kind>& pieces, int64_t count, uint32_t* to, int64
     const int64_t units = pieces.width / Kind::PAIR;
     for (int64_t begin = 0; begin < count; begin += LANES)
         for (int64_t unit = 0; unit < units; unit += LANES) {
-            Units block[LANES] = {};
+            Units block[LANES];
             const int64_t wide = std::min(LANES, units - unit), high = std::min(LANES, count - begin);
-            for (int64_t row = 0; row < high; row++)
-                block[row] = units_of<Kind>(pieces[begin + row] + unit * Kind::PAIR, wide);
-            transpose(block);
-            for (int64_t row = 0; row < wide; row++) store(to + (unit + row) * ld + begin, block[row]);
+            uint32_t* place = to + unit * ld + begin;
+            if (wide == LANES) {  // loops of a known length, so that a block stays in registers
+                for (int row = 0; row < LANES; row++)
+                    block[row] = row < high ? units_of<Kind>(pieces[begin + row] + unit * Kind::PAIR, LANES) : Units{};
+                transpose(block);
+                for (int row = 0; row < LANES; row++) store(place + row * ld, block[row]);
+            } else {
+                for (int row = 0; row < LANES; row++)
+                    block[row] = row < high ? units_of<Kind>(pieces[begin + row] + unit * Kind::PAIR, wide) : Units{};
+                transpose(block);
+                for (int64_t row = 0; row < wide; row++) store(place + row * ld, block[row]);
+            }
         }
 }
 
@@ -296,11 +321,14 @@ void pack_rows(const Pieces<Kind>& pieces, int64_t count, uint32_t* to, int64_t 
             for (int64_t i = 0; i < pieces.width; i += LANES)
                 store(to + i, units_of<Kind>(first + i, std::min(LANES, pieces.width - i)));
             continue;
-        } else if (place + 1 < count) {
-            const auto* second = pieces[place + 1];
-            for (int64_t i = 0; i < pieces.width; i++) to[i] = uint32_t(first[i]) | uint32_t(second[i]) << 16;
         } else {
-            for (int64_t i = 0; i < pieces.width; i++) to[i] = first[i];
+            const bool paired = place + 1 < count;
+            const auto* second = paired ? pieces[place + 1] : first;
+            const uint32_t upper = paired ? 0xffff0000u : 0;
+            int64_t i = 0;
+            for (; i + LANES <= pieces.width; i += LANES)
+                store(to + i, widened(load<Shorts>(first + i)) | (widened(load<Shorts>(second + i)) << 16 & upper));
+            for (; i < pieces.width; i++) to[i] = uint32_t(first[i]) | (uint32_t(second[i]) << 16 & upper);
         }
         for (int64_t i = pieces.width; i < ld; i++) to[i] = 0;
     }
@@ -343,9 +371,10 @@ inline void write_row(const float* from, int64_t count, float factor, typename K
 
 // Memory of a thread -------------------------------------------------------------------------------------------------
 
-struct Part {  // keys and values, packed
-    const uint32_t *keys, *values;  // [width / PAIR, columns], [count / PAIR rounded up, width rounded up]
-    int64_t count, columns;
+// Keys and values, packed. `slots` of a prefix may stand in front, in columns of their own up to a multiple of LANES.
+struct Part {
+    const uint32_t *keys, *values;  // [width / PAIR, ld], [columns / PAIR, width rounded up]
+    int64_t slots, count, columns, ld;
 };
 
 struct Scratch {
@@ -451,43 +480,69 @@ void pack(Pieces<Kind> key, Pieces<Kind> value, int64_t count, Scratch& scratch)
         auto* values = scratch.take<uint32_t>(Head<Kind>::pairs_of(some) * wide);
         pack_columns(key, some, keys, columns);
         pack_rows(value, some, values, wide);
-        scratch.parts.push_back({keys, values, some, columns});
+        scratch.parts.push_back({keys, values, 0, some, columns, columns});
         key.own += PART * key.stride;
         value.own += PART * value.stride;
     }
 }
 
-// A line of scores against parts to weights, of which the largest would be 1: those behind a part's end are 0.
-struct Line {
-    float top, sum;
-    Line(float* at, const Part* part, const Part* end, float scale, float least) {
-        Floats most = splat(least);
-        auto higher = [&](Floats found) { most = found > most ? found : most; };
-        float* place = at;
-        for (const Part* one = part; one < end; place += one->columns, one++) {
-            int64_t c = 0;
-            for (; c + LANES <= one->count; c += LANES) higher(load<Floats>(place + c) * scale);
-            if (c < one->count) higher(within(load<Floats>(place + c) * scale, c, one->count, -INFINITY));
-        }
-        top = most_of(most);
-        Floats sums = {};
-        auto weigh = [&](Floats found) {
-            found = exponential(found * scale - top);
-            sums += found;
-            return found;
-        };
-        for (place = at; part < end; place += part->columns, part++) {
-            int64_t c = 0;
-            for (; c + LANES <= part->count; c += LANES) store(place + c, weigh(load<Floats>(place + c)));
-            if (c < part->count) {
-                Floats found = within(exponential(load<Floats>(place + c) * scale - top), c, part->count, 0.0f);
-                store(place + c, found);
-                sums += found;
-            }
-        }
-        sum = sum_of(sums);
+// Visits the columns of parts in which keys are, a vector at a time: visit(column, how many keys there are from it on).
+template <class Visit>
+inline void each_of(const Part* part, const Part* end, Visit visit) {
+    for (int64_t column = 0; part < end; column += part->columns, part++) {
+        for (int64_t c = 0; c < part->slots; c += LANES) visit(column + c, part->slots - c);
+        const int64_t own = column + rounded(part->slots, LANES);
+        for (int64_t c = 0; c < part->count; c += LANES) visit(own + c, part->count - c);
     }
-};
+}
+
+// Scores of queries against parts, [count, ld], to weights, of which the largest would be 1 and those of no keys are 0.
+// `scale` is for powers of two, and so are `top`, which is at least what it was, and `sum`, [count] up to a multiple of
+// LANES. The weights are units at `to`, [count, ld / PAIR], which may be `scores` where units are fp32.
+template <class Kind>
+void weigh(
+    const float* scores, int64_t count, int64_t ld, const Part* part, const Part* end, float scale, float* top, float* sum,
+    uint32_t* to) {
+    for (int64_t first = 0; first < count; first += LANES) {
+        const int64_t some = std::min(LANES, count - first);
+        Units lines[LANES] = {};
+        for (int64_t q = 0; q < some; q++) {
+            const float* line = scores + (first + q) * ld;
+            Floats most = splat(top[first + q]);
+            each_of(part, end, [&](int64_t column, int64_t left) {
+                Floats found = load<Floats>(line + column) * scale;
+                if (left < LANES) found = within(found, 0, left, -INFINITY);
+                most = found > most ? found : most;
+            });
+            lines[q] = (Units)most;
+        }
+        transpose(lines);
+        Floats tops = bits(lines[0]);
+        for (int lane = 1; lane < LANES; lane++) tops = bits(lines[lane]) > tops ? bits(lines[lane]) : tops;
+        store(top + first, tops);
+        for (int64_t q = 0; q < some; q++) {
+            const float* line = scores + (first + q) * ld;
+            auto* weights = reinterpret_cast<typename Kind::Number*>(to + (first + q) * (ld / Kind::PAIR));
+            const float highest = top[first + q];
+            Floats sums = {};
+            each_of(part, end, [&](int64_t column, int64_t left) {
+                Floats found = two_to<Kind::PAIR == 1>(load<Floats>(line + column) * scale - highest);
+                if (left < LANES) found = within(found, 0, left, 0.0f);
+                sums += found;
+                if constexpr (Kind::PAIR == 1)
+                    store(to + (first + q) * ld + column, found);
+                else
+                    Kind::write(weights + column, found);
+            });
+            lines[q] = (Units)sums;
+        }
+        for (int64_t q = some; q < LANES; q++) lines[q] = Units{};
+        transpose(lines);
+        Floats sums = bits(lines[0]);
+        for (int lane = 1; lane < LANES; lane++) sums += bits(lines[lane]);
+        store(sum + first, sums);
+    }
+}
 
 // A head of a row against the parts of its keys: as many of them at once as AT_ONCE allows; then what was found is
 // scaled by what was the largest score before and is now.
@@ -506,38 +561,34 @@ void attend(const Head<Kind>& head, Scratch& scratch) {
     for (int64_t begin = 0; begin < head.queries; begin += block) {
         const int64_t count = std::min(block, head.queries - begin);
         const Left query = left<Kind>(head.query[begin], a.query_stride, count, a.width, asked);
-        float top[BLOCK], sum[BLOCK];
+        float top[BLOCK], sum[BLOCK], before[BLOCK], found[BLOCK];
+        std::fill(top, top + BLOCK, -INFINITY);
         for (const Part *part = parts, *end = part; part < last; part = end) {
             int64_t columns = 0;
             do {
-                product<Product>(
-                    count, end->columns, units, query, end->keys, end->columns, scores + columns, most, false);
+                product<Product>(count, end->columns, units, query, end->keys, end->ld, scores + columns, most, false);
                 columns += end->columns;
                 end++;
             } while (end < last && columns + end->columns <= most);
-            for (int64_t q = 0; q < count; q++) {
-                float* line = scores + q * most;
-                const Line found(line, part, end, a.scale, part > parts ? top[q] : -INFINITY);
-                if (part > parts) {
-                    const float before = std::exp(top[q] - found.top);
-                    for (int64_t i = 0; i < wide; i += LANES)
-                        store(results + q * wide + i, load<Floats>(results + q * wide + i) * before);
-                    sum[q] = sum[q] * before + found.sum;
-                } else {
-                    sum[q] = found.sum;
-                }
-                top[q] = found.top;
-                if constexpr (Kind::PAIR > 1) narrow<Kind>(line, columns, narrowed + q * (most / Kind::PAIR));
+            std::copy(top, top + count, before);
+            auto* weights = Kind::PAIR > 1 ? narrowed : reinterpret_cast<uint32_t*>(scores);
+            weigh<Kind>(scores, count, most, part, end, a.scale * LOG2_E, top, part > parts ? found : sum, weights);
+            for (int64_t q = 0; q < count && part > parts; q++) {
+                const float factor = std::exp2(before[q] - top[q]);
+                for (int64_t i = 0; i < wide; i += LANES)
+                    store(results + q * wide + i, load<Floats>(results + q * wide + i) * factor);
+                sum[q] = sum[q] * factor + found[q];
             }
-            const auto* weights = Kind::PAIR > 1 ? narrowed : reinterpret_cast<const uint32_t*>(scores);
-            for (; part < end; weights += part->columns / Kind::PAIR, part++)
+            for (; part < end; weights += part->columns / Kind::PAIR, part++) {
+                const int64_t depth = rounded(part->slots, LANES) / Kind::PAIR + head.pairs_of(part->count);
                 product<Product>(
-                    count, wide, head.pairs_of(part->count), {weights, most / Kind::PAIR, 1}, part->values, wide, results,
-                    wide, part > parts);
+                    count, wide, depth, {weights, most / Kind::PAIR, 1}, part->values, wide, results, wide, part > parts);
+            }
         }
         for (int64_t q = 0; q < count; q++) {
             if (a.logsum)
-                a.logsum[head.head * a.query_starts[a.rows] + head.first_query + begin + q] = top[q] + std::log(sum[q]);
+                a.logsum[head.head * a.query_starts[a.rows] + head.first_query + begin + q] =
+                    top[q] / LOG2_E + std::log(sum[q]);
             write_row<Kind>(results + q * wide, a.width, 1.0f / sum[q], mixed + (begin + q) * stride);
         }
     }
@@ -607,15 +658,27 @@ void forward_group(const Attention& a, const int64_t* row, const int64_t* end, i
         keys = std::max(keys, a.key_starts[*one + 1] - a.key_starts[*one]);
     }
     const Head<Kind> first(a, *row, number);
-    const int64_t columns = std::min(AT_ONCE, rounded(first.slots, LANES) + rounded(keys, LANES));
+    const int64_t front = rounded(first.slots, LANES), ld = front + rounded(keys, LANES), columns = std::min(AT_ONCE, ld);
     scratch.begin(size_t(
-        packed_size<Kind>(first.slots, a.width) + packed_size<Kind>(keys, a.width) + 2 * queries * (first.wide + columns) +
-        2 * first.wide + rounded(first.slots + keys, LANES) + 256));
+        packed_size<Kind>(front, a.width) + packed_size<Kind>(keys, a.width) + 2 * queries * (first.wide + columns) +
+        2 * first.wide + ld + 256));
     scratch.parts.clear();
     auto of_prefix = [&](const Pieces<Kind>& pieces) {
         return Pieces<Kind>{nullptr, pieces.front, 0, a.width, 0, a.slot_stride};
     };
-    if (queries > 1) pack(of_prefix(first.key), of_prefix(first.value), first.slots, scratch);
+    // Behind each other in one part, so that each product is one, where that is short enough.
+    const bool together = ld <= PART && queries > 1;
+    uint32_t *all_keys = nullptr, *all_values = nullptr;
+    if (together) {
+        const int64_t high = front / Kind::PAIR, used_by_slots = Head<Kind>::pairs_of(first.slots);
+        all_keys = scratch.take<uint32_t>(a.width / Kind::PAIR * ld);
+        all_values = scratch.take<uint32_t>((high + Head<Kind>::pairs_of(keys)) * first.wide);
+        pack_columns(of_prefix(first.key), first.slots, all_keys, ld);
+        pack_rows(of_prefix(first.value), first.slots, all_values, first.wide);
+        std::memset(all_values + used_by_slots * first.wide, 0, size_t((high - used_by_slots) * first.wide) * 4);
+    } else if (queries > 1) {
+        pack(of_prefix(first.key), of_prefix(first.value), first.slots, scratch);
+    }
     const size_t parts = scratch.parts.size(), used = scratch.used;
     for (; row < end; row++) {
         Head<Kind> head(a, *row, number);
@@ -633,8 +696,15 @@ void forward_group(const Attention& a, const int64_t* row, const int64_t* end, i
         }
         scratch.parts.resize(parts);
         head.key.slots = head.value.slots = 0;
-        pack(head.key, head.value, head.keys - head.slots, scratch);
-        head.columns = rounded(head.slots, LANES) + rounded(head.keys - head.slots, LANES);
+        const int64_t own = head.keys - head.slots;
+        head.columns = front + rounded(own, LANES);
+        if (together) {
+            pack_columns(head.key, own, all_keys + front, ld);
+            pack_rows(head.value, own, all_values + front / Kind::PAIR * head.wide, head.wide);
+            scratch.parts.push_back({all_keys, all_values, head.slots, own, head.columns, ld});
+        } else {
+            pack(head.key, head.value, own, scratch);
+        }
         attend(head, scratch);
     }
 }
