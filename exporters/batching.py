@@ -102,6 +102,24 @@ def plan(lengths: Sequence[int], most: int, paces: Mapping[Form, Pace]) -> Plan:
     return Plan(found, float(cost[-1]))
 
 
+def shares(lengths: Sequence[int], count: int) -> list[list[int]]:
+    """Rows in parts of about as many pieces, to be computed side by side.
+
+    Args:
+        lengths: of the rows. count: of parts; there are fewer where there are fewer rows.
+
+    Returns:
+        The places of each part's rows, ascending.
+    """
+    parts: list[list[int]] = [[] for _ in range(max(1, min(count, len(lengths))))]
+    pieces = [0] * len(parts)
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        least = pieces.index(min(pieces))
+        parts[least].append(row)
+        pieces[least] += lengths[row]
+    return [sorted(part) for part in parts]
+
+
 def _taken(form: Form, pace: Pace, places: Ints, pieces: Ints, pairs: Ints, most: int) -> NDArray[np.float64]:
     """What some batches take, infinite where the form is not for them."""
     if form == "padded":

@@ -10,10 +10,11 @@ import numpy as np
 from scipy.optimize import nnls
 from tokenizers import Tokenizer
 
-from exporters.batching import Form, Pace
+from exporters.batching import Form, Pace, shares
 from exporters.bench import batch_of
 from exporters.bundle import MODEL, TOKENIZER, BundleCard, Parity, read_tasks
-from exporters.engines import Engine, has_operator, open_engine
+from exporters.engines import Engine, has_operator, open_engine, run_side_by_side, streams_of
+from exporters.engines.interface import Batch as Asked
 from exporters.session import graph_file
 
 ROWS, LENGTH = 8, 64
@@ -80,17 +81,23 @@ def measure(graphs: Graphs, forms: Sequence[Form]) -> dict[Form, Pace]:
     longest = min(LENGTH, card.shortest_limit)
     short = -(-longest // 8)
     batches = [[short], [longest] * ROWS, [*[short] * (ROWS - 1), longest]]
-    feeds = [batch_of(card, lengths, vocabulary) for lengths in batches]
     engines = [graphs.open(form) for form in forms]
     for engine in engines:
         engine.keep(tensors)
+
+    def asked(engine: Engine, lengths: list[int]) -> list[Asked]:
+        parts = shares(lengths, streams_of(engine))
+        made = [batch_of(card, [lengths[row] for row in part], vocabulary) for part in parts]
+        return [([output], feeds) for feeds, output in made]
+
+    given = [[asked(engine, lengths) for lengths in batches] for engine in engines]
     taken = np.full((len(forms), len(batches)), np.inf)
     rounds, end = 0, 0.0
     while rounds <= ROUNDS or time.perf_counter() < end:
         for number, engine in enumerate(engines):
-            for batch, (given, output) in enumerate(feeds):
+            for batch, parts in enumerate(given[number]):
                 began = time.perf_counter()
-                engine.run([output], given)
+                run_side_by_side(engine, parts)
                 if rounds:  # in the first one kernels are chosen
                     taken[number, batch] = min(taken[number, batch], 1e6 * (time.perf_counter() - began))
         end = end or time.perf_counter() + SECONDS

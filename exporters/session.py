@@ -17,7 +17,7 @@ from benchmarks.errors import PolypromptError
 from benchmarks.records import Example, Prediction
 from benchmarks.task import Kind, TaskCard
 from benchmarks.thresholds import with_threshold
-from exporters.batching import ASSUMED, Batch, Form, Pace, plan
+from exporters.batching import ASSUMED, Batch, Form, Pace, plan, shares
 from exporters.bundle import (
     MODEL,
     NATIVE,
@@ -36,7 +36,17 @@ from exporters.bundle import (
     read_tasks,
 )
 from exporters.bundle import Form as BundleForm
-from exporters.engines import AUTO, ENGINES, Engine, EngineCard, has_operator, installed, open_engine
+from exporters.engines import (
+    AUTO,
+    ENGINES,
+    Engine,
+    EngineCard,
+    has_operator,
+    installed,
+    open_engine,
+    run_side_by_side,
+    streams_of,
+)
 from harness.decode import answers, decode, locate
 from harness.features import Feature, TextEncoder, pad
 
@@ -75,6 +85,15 @@ class Row(NamedTuple):
     number: int
     feature: Feature
     asked: list[tuple[Place, int]]
+
+
+class _Asked(NamedTuple):
+    """A batch as an engine is asked; `read`: for each kind of outputs, which row of them is a row's."""
+
+    rows: Sequence[Row]
+    names: set[str]
+    feeds: dict[str, NDArray[np.int64]]
+    read: dict[RowInput, dict[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,6 +351,20 @@ class Session:
         return made[key]
 
     def _run_batch(self, engine: Engine, rows: Sequence[Row]) -> Iterator[tuple[Place, int, Floats]]:
+        """Place, row and output of each row, which several may have asked for."""
+        parts = shares([len(row.feature) for row in rows], streams_of(engine))
+        asked = [self._asked([rows[row] for row in part]) for part in parts]
+        computed = run_side_by_side(engine, [(one.names, one.feeds) for one in asked])
+        for one, results in zip(asked, computed, strict=True):
+            for number, row in enumerate(one.rows):
+                for place, index in row.asked:
+                    task = self._tasks[place[0]]
+                    output = results[task.output][one.read[self._card.rows_of(task)][number]]
+                    columns = slice(task.first_column, task.first_column + task.columns)
+                    real = output[: len(row.feature), columns] if output.ndim == 2 else output[columns]
+                    yield place, index, real.copy()  # a view would keep the whole batch alive
+
+    def _asked(self, rows: Sequence[Row]) -> _Asked:
         padded = pad([row.feature for row in rows], self._card.pad_id)
         feeds = {
             "input_ids": padded.input_ids,
@@ -348,14 +381,7 @@ class Session:
                 there = read[self._card.rows_of(task)]
                 there.setdefault(number, len(there))
         feeds |= {name: np.array(list(there), np.int64) for name, there in read.items()}
-        results = engine.run(names, feeds)
-        for number, row in enumerate(rows):
-            for place, index in row.asked:
-                task = self._tasks[place[0]]
-                output = results[task.output][read[self._card.rows_of(task)][number]]
-                columns = slice(task.first_column, task.first_column + task.columns)
-                real = output[: len(row.feature), columns] if output.ndim == 2 else output[columns]
-                yield place, index, real.copy()  # a view would keep the whole batch alive
+        return _Asked(rows, names, feeds, read)
 
     def _decode(self, name: str, language: str, examples: Sequence[Example], encoded: Encoded) -> list[Answer]:
         card, task = self.tasks[name], self._tasks[name]

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from exporters.batching import Form, Pace, plan
+from exporters.batching import Form, Pace, plan, shares
 
 
 def costs(rows: list[int], paces: dict[Form, Pace]) -> dict[Form, float]:
@@ -77,3 +77,18 @@ def test_batches_without_padding_are_full() -> None:
     sizes = [sum(lengths[batch.rows]) for batch in batches]
     assert len(sizes) <= 1 - (-sum(lengths) // 4096)
     assert min(sizes) > 3000
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("rows", [0, 1, 2, 7, 40])
+def test_shares_hold_each_row_once_and_about_as_many_pieces(rows: int, count: int) -> None:
+    draw = random.Random(rows)
+    lengths = [draw.randrange(1, 500) for _ in range(rows)]
+    parts = shares(lengths, count)
+    assert sorted(row for part in parts for row in part) == list(range(rows))
+    assert len(parts) == max(1, min(count, rows))
+    assert all(part == sorted(part) for part in parts)
+    pieces = [sum(lengths[row] for row in part) for part in parts]
+    # Were one longer than another by more than its shortest row, that row would have gone there.
+    for one, part in zip(pieces, parts, strict=True):
+        assert one - min((lengths[row] for row in part), default=0) <= min(pieces)

@@ -230,6 +230,8 @@ def test_an_export_verifies_and_measures_the_packed_form(runs: tuple[Path, Path]
             assert pace.opening > pace.batch > 0
     about = exporters.inspect.inspected(runs[0] / "export")
     native = [name for name in card.parity if has_operator(name)]
+    # A run that hardly learned may lose more than a point of six rows in bf16; then it says so and leaves the form out.
+    native = [name for name in native if not name.endswith("bf16") or card.parity[name].native]
     assert about["forms"] == {"padded": list(card.parity), "packed": list(card.parity), "native": native}
 
 

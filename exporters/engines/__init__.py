@@ -6,10 +6,21 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.errors import PolypromptError
-from exporters.engines.interface import Engine, EngineCard
+from exporters.engines.interface import Engine, EngineCard, run_side_by_side, streams_of
 from exporters.operator import onnxruntime_library, openvino_extension
 
-__all__ = ["AUTO", "ENGINES", "PROVIDERS", "Engine", "EngineCard", "has_operator", "installed", "open_engine"]
+__all__ = [
+    "AUTO",
+    "ENGINES",
+    "PROVIDERS",
+    "Engine",
+    "EngineCard",
+    "has_operator",
+    "installed",
+    "open_engine",
+    "run_side_by_side",
+    "streams_of",
+]
 
 AUTO = "auto"
 """In place of an engine's name: the fastest one that is installed and verified for the bundle."""
@@ -53,7 +64,8 @@ def open_engine(
         provider: one of `PROVIDERS`.
         longest: pieces up to which rows may be filled up; None: any number.
         second: another graph over the same weights is open; no copy of them is made where the engine can do without.
-        native: the graph has the project's own operator.
+        native: the graph has the project's own operator. As a second one it computes the rows of a batch in parts side
+            by side where the engine can: a row alone is better off in the other graph.
 
     Raises:
         PolypromptError: no such engine, provider or operator, not to be had here, or it cannot open the file.
@@ -76,4 +88,5 @@ def open_engine(
         raise PolypromptError(f"--engine {name}: OpenVINO is not installed; install the extra `cpu`")
     from exporters.engines.openvino import OpenVino
 
-    return OpenVino(model, threads, bf16=name == "openvino-bf16", extension=openvino_extension() if native else None)
+    extension = openvino_extension() if native else None
+    return OpenVino(model, threads, name == "openvino-bf16", extension, shared=second and native)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Any, Protocol
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
@@ -54,3 +54,34 @@ class Engine(Protocol):
             Output name -> array. It may be a view of the engine's own memory, which holds until the next run in this
             thread.
         """
+
+
+Batch = tuple[Collection[str], Arrays]
+"""Names of the outputs and the other inputs, as `Engine.run` takes them."""
+
+
+@runtime_checkable
+class Streams(Protocol):
+    """An engine that computes several batches side by side, each on a share of the processor's cores.
+
+    Attributes:
+        streams: so many batches.
+    """
+
+    streams: int
+
+    def run_side_by_side(self, batches: Sequence[Batch]) -> list[dict[str, NDArray[Any]]]:
+        """What `Engine.run` gives for each of at most so many batches."""
+
+
+def streams_of(engine: Engine) -> int:
+    """How many batches an engine computes side by side."""
+    return engine.streams if isinstance(engine, Streams) else 1
+
+
+def run_side_by_side(engine: Engine, batches: Sequence[Batch]) -> list[dict[str, NDArray[Any]]]:
+    """What an engine gives for at most as many batches as it has streams."""
+    if isinstance(engine, Streams):
+        return engine.run_side_by_side(batches)
+    (only,) = batches
+    return [engine.run(*only)]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import openvino
 from numpy.typing import NDArray
 
 from benchmarks.errors import PolypromptError
-from exporters.engines.interface import Arrays, EngineCard
+from exporters.engines.interface import Arrays, Batch, EngineCard
 from exporters.engines.narrow import narrow
 from exporters.engines.slim import slim
 
@@ -46,12 +47,19 @@ def has_bf16() -> bool:
     return "BF16" in core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
 
 
-def settings(threads: int | None, bf16: bool) -> dict[str, Any]:
+STREAMS = 2
+"""Parts of a batch that are computed side by side, where they are. Threads that share a product wait for each other at
+its end, and have parts of it that are not of one size; with a part of the rows each, they hardly do."""
+
+
+def settings(threads: int | None, bf16: bool, streams: int = 1) -> dict[str, Any]:
     """What a graph is compiled with; see `OpenVino`."""
     found: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32"}
     found["CPU_RUNTIME_CACHE_CAPACITY"] = KERNELS
     if threads is not None:
         found["INFERENCE_NUM_THREADS"] = threads
+    if streams > 1:
+        found["NUM_STREAMS"] = streams
     return found
 
 
@@ -66,14 +74,23 @@ class OpenVino:
         threads: None: one a core.
         bf16: products in bf16 in place of fp32.
         extension: library of an operator that the graph has.
+        shared: compute the rows of a batch in `STREAMS` parts side by side, where there are as many threads. A row
+            alone has but a part of the threads then.
+
+    Attributes:
+        streams: so many parts.
 
     Raises:
         PolypromptError: OpenVINO cannot open the file, or the processor has no bf16.
     """
 
-    def __init__(self, model: Path, threads: int | None, bf16: bool, extension: Path | None = None) -> None:
+    def __init__(
+        self, model: Path, threads: int | None, bf16: bool, extension: Path | None = None, shared: bool = False
+    ) -> None:
         if bf16 and not has_bf16():
             raise PolypromptError("--engine openvino-bf16: this processor has no bf16; take --engine openvino")
+        cores = len(os.sched_getaffinity(0)) if threads is None else threads
+        self.streams = STREAMS if shared and cores >= STREAMS else 1
         try:
             if extension is not None:
                 extend(extension)
@@ -81,7 +98,7 @@ class OpenVino:
             slim(read)
             if bf16:
                 narrow(read)
-            self._compiled = core().compile_model(read, DEVICE, settings(threads, bf16))
+            self._compiled = core().compile_model(read, DEVICE, settings(threads, bf16, self.streams))
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise PolypromptError(f"{model}: OpenVINO cannot open it ({reason})") from None
@@ -106,22 +123,45 @@ class OpenVino:
 
     def run(self, names: Collection[str], feeds: Arrays) -> dict[str, NDArray[Any]]:
         """See `Engine`."""
-        fed = {name: array for name, array in feeds.items() if name in self._inputs}
-        request = self._request()
-        # With one thread OpenVINO drops what an operator raises in a synchronous request, and later ones can crash.
-        request.start_async(fed, share_inputs=True)
-        request.wait()
-        return {name: request.get_tensor(name).data for name in names}
+        return self.run_side_by_side([(names, feeds)])[0]
 
-    def _request(self) -> openvino.InferRequest:
-        """A request of this thread with the kept tensors in place."""
-        mine: tuple[int, openvino.InferRequest] | None = getattr(self._mine, "request", None)
-        version, request = mine or (-1, self._compiled.create_infer_request())
-        if version != self._version:
-            for name in self._kept.keys() & self._inputs:
-                request.set_tensor(name, self._kept[name])
-            self._mine.request = self._version, request
-        return request
+    def run_side_by_side(self, batches: Sequence[Batch]) -> list[dict[str, NDArray[Any]]]:
+        """See `Streams`."""
+        requests = self._requests(len(batches))
+        fed = [{name: array for name, array in feeds.items() if name in self._inputs} for _, feeds in batches]
+        # With one thread OpenVINO drops what an operator raises in a synchronous request, and later ones can crash.
+        try:
+            for request, given in zip(requests, fed, strict=True):
+                request.start_async(given, share_inputs=True)
+        finally:
+            failures = [failure for request in requests if (failure := _failure(request))]
+        if failures:
+            raise failures[0]
+        return [
+            {name: request.get_tensor(name).data for name in names}
+            for request, (names, _) in zip(requests, batches, strict=True)
+        ]
+
+    def _requests(self, count: int) -> list[openvino.InferRequest]:
+        """So many requests of this thread with the kept tensors in place."""
+        mine: list[tuple[int, openvino.InferRequest]] = getattr(self._mine, "requests", [])
+        for number in range(count):
+            version, request = mine[number] if number < len(mine) else (-1, self._compiled.create_infer_request())
+            if version != self._version:
+                for name in self._kept.keys() & self._inputs:
+                    request.set_tensor(name, self._kept[name])
+                mine[number : number + 1] = [(self._version, request)]
+        self._mine.requests = mine
+        return [request for _, request in mine[:count]]
+
+
+def _failure(request: openvino.InferRequest) -> RuntimeError | None:
+    """Wait for a request, which reads the caller's arrays until it is done; why it failed."""
+    try:
+        request.wait()
+    except RuntimeError as error:
+        return error
+    return None
 
 
 def _attention(compiled: openvino.CompiledModel) -> str:

@@ -15,10 +15,18 @@ from benchmarks.records import Example
 from benchmarks.registry import find_task
 from benchmarks.results import write_model
 from benchmarks.task import Kind, TaskCard
-from exporters.batching import ASSUMED, Form, Pace, Plan, plan
+from exporters.batching import ASSUMED, Form, Pace, Plan, plan, shares
 from exporters.bundle import CARD, BundleCard, Parity, write_bundle
 from exporters.calibrate import calibrate
-from exporters.engines import Engine, EngineCard, has_operator, installed, open_engine
+from exporters.engines import (
+    Engine,
+    EngineCard,
+    has_operator,
+    installed,
+    open_engine,
+    run_side_by_side,
+    streams_of,
+)
 from exporters.export import describe, graph_of, tensors_of
 from exporters.graph import build_graph
 from exporters.native_form import build_native
@@ -109,10 +117,19 @@ class Exported:
             self.paces[form] = report.pace or ASSUMED
 
     def run(self, form: Form, ids: Ints, lengths: Ints, tasks: Ints) -> Any:
-        """Logits, [batch, labels]."""
-        feeds = {"input_ids": ids, "lengths": lengths, "task_id": tasks, "token_type_ids": np.zeros_like(ids)}
-        feeds |= {"sequence_rows": np.arange(len(ids)), "whole_rows": np.zeros(0, np.int64)}
-        return self.engines[form].run(["sequence_logits"], feeds)
+        """Logits, [rows, labels], of each part of a batch that is computed side by side with the others."""
+
+        def asked(rows: list[int] | slice) -> tuple[list[str], dict[str, Ints]]:
+            some = np.ascontiguousarray(ids[rows, : lengths[rows].max()])
+            feeds = {"input_ids": some, "lengths": lengths[rows], "task_id": tasks[rows]}
+            feeds |= {"token_type_ids": np.zeros_like(some)}
+            feeds |= {"sequence_rows": np.arange(len(some)), "whole_rows": np.zeros(0, np.int64)}
+            return ["sequence_logits"], feeds
+
+        engine = self.engines[form]
+        streams = streams_of(engine)
+        parts: list[Any] = shares(lengths.tolist(), streams) if streams > 1 else [slice(None)]
+        return run_side_by_side(engine, [asked(part) for part in parts])
 
     def plan(self, lengths: Ints, *forms: Form) -> Plan:
         """As a session cuts rows of ascending length, into batches of these forms; of all where none is named."""
