@@ -229,7 +229,7 @@ def test_in_bf16_the_operator_gets_bf16(bundle: Path) -> None:
     import openvino
 
     from exporters.engines.narrow import narrow
-    from exporters.engines.openvino import core, extend
+    from exporters.engines.openvino import core, extend, tensor_of
 
     extend(operator.openvino_extension())
     model = core().read_model(bundle / "native.onnx")
@@ -249,7 +249,9 @@ def test_in_bf16_the_operator_gets_bf16(bundle: Path) -> None:
         if kind == "bf16":
             narrow(alone)
         feeds = case([5, 0, 40], heads, width, [7, 1])
-        inputs = [openvino.Tensor(np.ascontiguousarray(array)) for array in feeds.values()]
+        types = [port.get_element_type() for port in alone.inputs]
+        assert [one.get_type_name() for one in types[:4]] == 4 * [kind]  # nothing else reads them
+        inputs = [tensor_of(array, one) for array, one in zip(feeds.values(), types, strict=True)]
         output = openvino.Tensor(openvino.Type.f32, openvino.Shape([len(feeds["query"]), heads * width]))
         assert alone.evaluate([output], inputs)
         values[kind] = np.array(output.data)
@@ -307,7 +309,8 @@ def test_a_malformed_part_is_an_error_and_waits_for_the_others(engine: str, bund
     feeds |= rows_asked(card, feeds["task_id"])
     opened = open_engine(engine, bundle / "native.onnx", 2, second=True, native=True)
     opened.keep(tensors)
-    wrong = feeds | {"task_id": feeds["task_id"] + 99}
+    feeds["task_prompt"] = tensors["task_prompt"]
+    wrong = feeds | {"task_prompt": tensors["task_prompt"] + 7}
     (wanted,) = run_side_by_side(opened, [(["sequence_logits"], feeds)])
     kept = wanted["sequence_logits"].copy()
     for parts in ([feeds, wrong], [wrong, feeds], [wrong, wrong]):

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import openvino
 from numpy.typing import NDArray
@@ -102,7 +103,7 @@ class OpenVino:
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise PolypromptError(f"{model}: OpenVINO cannot open it ({reason})") from None
-        self._inputs = {name for port in self._compiled.inputs for name in port.names}
+        self._inputs = {name: port.element_type for port in self._compiled.inputs for name in port.names}
         self._kept: dict[str, openvino.Tensor] = {}
         self._version = 0
         self._mine = threading.local()
@@ -117,8 +118,7 @@ class OpenVino:
 
     def keep(self, tensors: Arrays) -> None:
         """See `Engine`."""
-        # in place: the arrays live as long as the tensors that show them
-        self._kept = {name: openvino.Tensor(np.ascontiguousarray(a), shared_memory=True) for name, a in tensors.items()}
+        self._kept = {name: tensor_of(array, self._inputs.get(name)) for name, array in tensors.items()}
         self._version += 1
 
     def run(self, names: Collection[str], feeds: Arrays) -> dict[str, NDArray[Any]]:
@@ -128,7 +128,14 @@ class OpenVino:
     def run_side_by_side(self, batches: Sequence[Batch]) -> list[dict[str, NDArray[Any]]]:
         """See `Streams`."""
         requests = self._requests(len(batches))
-        fed = [{name: array for name, array in feeds.items() if name in self._inputs} for _, feeds in batches]
+        fed = [
+            {
+                name: array if self._inputs[name] != openvino.Type.bf16 else tensor_of(array, openvino.Type.bf16)
+                for name, array in feeds.items()
+                if name in self._inputs
+            }
+            for _, feeds in batches
+        ]
         # With one thread OpenVINO drops what an operator raises in a synchronous request, and later ones can crash.
         try:
             for request, given in zip(requests, fed, strict=True):
@@ -153,6 +160,16 @@ class OpenVino:
                 mine[number : number + 1] = [(self._version, request)]
         self._mine.requests = mine
         return [request for _, request in mine[:count]]
+
+
+def tensor_of(array: NDArray[Any], kind: openvino.Type | None) -> openvino.Tensor:
+    """An array as an input of this kind takes it: in place, where it lives as long as the tensor that shows it."""
+    if kind != openvino.Type.bf16:
+        return openvino.Tensor(np.ascontiguousarray(array), shared_memory=True)
+    tensor = openvino.Tensor(kind, openvino.Shape(array.shape))
+    numbers = tensor.data.view(np.uint16)  # shown as fp16, which it is not
+    numbers[...] = array.astype(ml_dtypes.bfloat16).view(np.uint16)
+    return tensor
 
 
 def _failure(request: openvino.InferRequest) -> RuntimeError | None:

@@ -1,7 +1,8 @@
 #include "engine.hpp"
 
+#include <algorithm>
 #include <cstring>
-#include <set>
+#include <map>
 
 #include "error.hpp"
 #include "libraries.hpp"
@@ -21,6 +22,14 @@ ov::Tensor in_place(const Tensor& tensor) {
     return ov::Tensor(types[int(tensor.type)], shape, data);
 }
 
+// The same in bf16, where the graph reads that.
+ov::Tensor narrowed(const Tensor& tensor) {
+    const ov::Tensor from = in_place(tensor);
+    ov::Tensor to(ov::element::bf16, from.get_shape());
+    std::copy_n(from.data<float>(), from.get_size(), to.data<ov::bfloat16>());
+    return to;
+}
+
 class OpenVino : public Engine {
 public:
     OpenVino(ov::Core& core, const std::filesystem::path& model, int threads, bool bf16, const Tensors& kept) : kept_(kept) {
@@ -34,9 +43,10 @@ public:
             compiled_ = core.compile_model(read, "CPU", settings);
             request_ = compiled_.create_infer_request();
             for (const auto& port : compiled_.inputs())
-                for (const std::string& name : port.get_names()) inputs_.insert(name);
+                for (const std::string& name : port.get_names()) inputs_[name] = port.get_element_type();
             for (const auto& [name, tensor] : kept_)
-                if (inputs_.count(name) != 0) request_.set_tensor(name, in_place(tensor));
+                if (inputs_.count(name) != 0)
+                    request_.set_tensor(name, inputs_[name] == ov::element::bf16 ? narrowed(tensor) : in_place(tensor));
         } catch (const std::exception& error) {
             throw Error(model.string() + ": OpenVINO cannot open it (" + last_line(error.what()) + ")");
         }
@@ -70,7 +80,7 @@ private:
     const Tensors& kept_;
     ov::CompiledModel compiled_;
     ov::InferRequest request_;
-    std::set<std::string> inputs_;
+    std::map<std::string, ov::element::Type> inputs_;
 };
 
 bool has_bf16(ov::Core& core) {

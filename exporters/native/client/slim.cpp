@@ -9,6 +9,7 @@
 #include <openvino/op/constant.hpp>
 #include <openvino/op/convert.hpp>
 #include <openvino/op/matmul.hpp>
+#include <openvino/op/parameter.hpp>
 
 namespace polyprompt {
 namespace {
@@ -68,6 +69,21 @@ void slim(const std::shared_ptr<ov::Model>& model) {
     }
 }
 
+// Whether an output is an input of the model that the operator alone reads.
+static bool alone(const ov::Output<ov::Node>& from) {
+    if (from.get_node()->get_type_name() != std::string("Parameter")) return false;
+    for (const ov::Input<ov::Node>& reader : from.get_target_inputs())
+        if (reader.get_node()->get_type_name() != std::string("PackedPrefixAttention")) return false;
+    return true;
+}
+
+static ov::Output<ov::Node> as_input(const ov::Output<ov::Node>& from) {
+    const auto parameter = std::dynamic_pointer_cast<ov::op::v0::Parameter>(from.get_node_shared_ptr());
+    parameter->set_element_type(ov::element::bf16);
+    parameter->validate_and_infer_types();
+    return parameter->output(0);
+}
+
 void narrow(const std::shared_ptr<ov::Model>& model) {
     constexpr size_t numbers = 4;  // inputs of the operator, the first ones; the others are integers
     std::map<ov::Output<ov::Node>, ov::Output<ov::Node>> known;
@@ -76,7 +92,7 @@ void narrow(const std::shared_ptr<ov::Model>& model) {
         if (node->get_type_name() != std::string("PackedPrefixAttention")) continue;
         for (size_t place = 0; place < numbers; ++place) {
             const ov::Output<ov::Node> from = node->input_value(place);
-            if (known.count(from) == 0) known[from] = converted(from, ov::element::bf16);
+            if (known.count(from) == 0) known[from] = alone(from) ? as_input(from) : converted(from, ov::element::bf16);
             node->input(place).replace_source_output(known[from]);
         }
         const auto readers = node->output(0).get_target_inputs();
