@@ -16,6 +16,10 @@ def _is_zero(value: float) -> bool:
     return value == 0
 
 
+def _is_one(number: float) -> bool:
+    return number == 1
+
+
 Form = Literal["padded", "packed", "native"]
 """Of rows that differ in length: filled up to the longest; one behind the other but for attention, see
 `exporters.packed`; or nowhere filled up, over a compiled operator, see `exporters.native_form`."""
@@ -27,11 +31,12 @@ class Pace(BaseModel):
     A batch of `pieces` in `places`, which is rows times the longest of them, takes `batch + piece * pieces + place *
     places + pair * pairs`. In the padded form all places are pieces; in the packed form places cost attention alone; in
     the native form there are no places, and attention costs each row the square of its pieces, which are its pairs.
+    Where rows are computed side by side, in `streams`, a batch takes at least what its longest row does in one of them.
 
     Attributes:
         opening: to open the graph, once.
         batch: for each batch: a graph's many operators each have to be begun.
-        piece, place, pair: see above.
+        piece, place, pair, streams: see above.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -41,6 +46,7 @@ class Pace(BaseModel):
     piece: float
     place: float = 0
     pair: float = Field(default=0, exclude_if=_is_zero)
+    streams: int = Field(default=1, ge=1, exclude_if=_is_one)
 
 
 ASSUMED = Pace(batch=100, piece=1)
@@ -81,7 +87,8 @@ def plan(lengths: Sequence[int], most: int, paces: Mapping[Form, Pace]) -> Plan:
     for end in range(1, len(ends)):
         places = (ends[end] - ends[:end]) * longest[end - 1]
         real = pieces[end] - pieces[:end], pairs[end] - pairs[:end]
-        taken = np.stack([_taken(form, pace, places, *real, most) for form, pace in paces.items()])
+        last = int(longest[end - 1])
+        taken = np.stack([_taken(form, pace, places, *real, last, most) for form, pace in paces.items()])
         best = taken.argmin(0)
         total = cost[:end] + taken[best, np.arange(end)]
         begins[end] = total.argmin()
@@ -120,12 +127,16 @@ def shares(lengths: Sequence[int], count: int) -> list[list[int]]:
     return [sorted(part) for part in parts]
 
 
-def _taken(form: Form, pace: Pace, places: Ints, pieces: Ints, pairs: Ints, most: int) -> NDArray[np.float64]:
-    """What some batches take, infinite where the form is not for them."""
+def _taken(
+    form: Form, pace: Pace, places: Ints, pieces: Ints, pairs: Ints, longest: int, most: int
+) -> NDArray[np.float64]:
+    """What some batches take, of which the longest row is one, infinite where the form is not for them."""
     if form == "padded":
         return pace.batch * np.ceil(places / most) + (pace.piece + pace.place) * places
     if form == "native":
-        return pace.batch * np.ceil(pieces / most) + pace.piece * pieces + pace.pair * pairs
+        alone = pace.streams * longest, pace.streams * longest**2
+        taken = pace.piece * np.maximum(pieces, alone[0]) + pace.pair * np.maximum(pairs, alone[1])
+        return pace.batch * np.ceil(pieces / most) + taken
     taken = pace.batch * np.ceil(places / most) + pace.piece * pieces + pace.place * places
     return np.where(pieces < places, taken, np.inf)
 

@@ -102,15 +102,22 @@ def measure(graphs: Graphs, forms: Sequence[Form]) -> dict[Form, Pace]:
                     taken[number, batch] = min(taken[number, batch], 1e6 * (time.perf_counter() - began))
         end = end or time.perf_counter() + SECONDS
         rounds += 1
+
+    def native(lengths: Sequence[int], streams: int) -> dict[str, int]:
+        pieces, pairs = sum(lengths), sum(one * one for one in lengths)
+        alone = streams * max(lengths), streams * max(lengths) ** 2
+        return {"batch": 1, "piece": max(pieces, alone[0]), "pair": max(pairs, alone[1])}
+
     sizes = {
         "padded": lambda lengths: {"batch": 1, "piece": len(lengths) * max(lengths)},
         "packed": lambda lengths: {"batch": 1, "piece": sum(lengths), "place": len(lengths) * max(lengths)},
-        "native": lambda lengths: {"batch": 1, "piece": sum(lengths), "pair": sum(one * one for one in lengths)},
     }
     paces: dict[Form, Pace] = {}
     for number, form in enumerate(forms):
-        known = [sizes[form](lengths) for lengths in batches]
+        streams = streams_of(engines[number])
+        known = [native(lengths, streams) if form == "native" else sizes[form](lengths) for lengths in batches]
         rows = np.array([list(size.values()) for size in known], float)
         found = nnls(rows / taken[number][:, None], np.ones(len(batches)))[0].round(6).tolist()
-        paces[form] = Pace(opening=graphs.opening[form], **dict(zip(known[0], found, strict=True)))
+        fitted = dict(zip(known[0], found, strict=True))
+        paces[form] = Pace(opening=graphs.opening[form], streams=streams, **fitted)
     return paces

@@ -16,14 +16,15 @@ def costs(rows: list[int], paces: dict[Form, Pace]) -> dict[Form, float]:
         if form == "padded":
             found[form] = pace.batch + pace.piece * places
         elif form == "native":
-            found[form] = pace.batch + pace.piece * real + pace.pair * sum(row * row for row in rows)
+            pieces, pairs = (max(sum(sizes), pace.streams * sizes[-1]) for sizes in (rows, [row * row for row in rows]))
+            found[form] = pace.batch + pace.piece * pieces + pace.pair * pairs
         elif real < places:
             found[form] = pace.batch + pace.piece * real + pace.place * places
     return found
 
 
 PACKED = [None, Pace(batch=9, piece=1.1, place=0.2), Pace(batch=70, piece=1, place=0)]
-NATIVE = [None, Pace(batch=50, piece=1.2, pair=0.02)]
+NATIVE = [None, Pace(batch=50, piece=1.2, pair=0.02), Pace(batch=5, piece=0.9, pair=0.01, streams=2)]
 
 
 @pytest.mark.parametrize("native", NATIVE)
