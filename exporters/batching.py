@@ -20,9 +20,10 @@ def _is_one(number: float) -> bool:
     return number == 1
 
 
-Form = Literal["padded", "packed", "native"]
+Form = Literal["padded", "packed", "native", "streams"]
 """Of rows that differ in length: filled up to the longest; one behind the other but for attention, see
-`exporters.packed`; or nowhere filled up, over a compiled operator, see `exporters.native_form`."""
+`exporters.packed`; nowhere filled up, over a compiled operator, see `exporters.native_form`; or the same with parts of
+the rows side by side, in streams of the engine."""
 
 
 class Pace(BaseModel):
@@ -100,7 +101,7 @@ def plan(lengths: Sequence[int], most: int, paces: Mapping[Form, Pace]) -> Plan:
     names = list(paces)
     for begin, end in zip(cuts[:0:-1], cuts[-2::-1], strict=True):
         first, last, form = int(ends[begin]), int(ends[end]), names[forms[end]]
-        if form == "native":
+        if form in ("native", "streams"):
             parts = _filled(np.asarray(lengths[first:last], np.int64), most, first)
         else:
             parts = _parts(first, last, max(1, most // max(1, int(longest[end - 1]))))
@@ -133,7 +134,7 @@ def _taken(
     """What some batches take, of which the longest row is one, infinite where the form is not for them."""
     if form == "padded":
         return pace.batch * np.ceil(places / most) + (pace.piece + pace.place) * places
-    if form == "native":
+    if form in ("native", "streams"):
         alone = pace.streams * longest, pace.streams * longest**2
         taken = pace.piece * np.maximum(pieces, alone[0]) + pace.pair * np.maximum(pairs, alone[1])
         return pace.batch * np.ceil(pieces / most) + taken

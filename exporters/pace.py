@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from exporters.batching import Form, Pace, shares
 from exporters.bench import batch_of
 from exporters.bundle import MODEL, TOKENIZER, BundleCard, Parity, read_tasks
-from exporters.engines import Engine, has_operator, open_engine, run_side_by_side, streams_of
+from exporters.engines import Engine, has_operator, has_streams, open_engine, run_side_by_side, streams_of
 from exporters.engines.interface import Batch as Asked
 from exporters.session import graph_file
 
@@ -55,7 +55,8 @@ class Graphs:
         if form not in self._engines:
             file = self.folder / (graph_file(self.card, self.name, form) or MODEL)
             began = time.perf_counter()
-            engine = open_engine(self.name, file, second=bool(self._engines), native=form == "native")
+            native, streams = form in ("native", "streams"), form == "streams"
+            engine = open_engine(self.name, file, second=bool(self._engines), native=native, streams=streams)
             self.opening[form] = round(1e6 * (time.perf_counter() - began))
             self._engines[form] = engine
         return self._engines[form]
@@ -63,8 +64,13 @@ class Graphs:
 
 def paced(report: Parity, graphs: Graphs) -> Parity:
     """The report of an engine with what each form takes that was verified."""
-    paces = measure(graphs, list(report.forms))
+    forms = list(report.forms)
+    if "native" in forms and has_streams(graphs.name):
+        forms.append("streams")
+    paces = measure(graphs, forms)
     parts = {form: part.model_copy(update={"pace": paces[form]}) for form, part in report.forms.items()}
+    if "streams" in paces:
+        parts["native"] = parts["native"].model_copy(update={"streams": paces["streams"]})
     return parts.pop("padded").model_copy(update=parts)
 
 
@@ -115,7 +121,9 @@ def measure(graphs: Graphs, forms: Sequence[Form]) -> dict[Form, Pace]:
     paces: dict[Form, Pace] = {}
     for number, form in enumerate(forms):
         streams = streams_of(engines[number])
-        known = [native(lengths, streams) if form == "native" else sizes[form](lengths) for lengths in batches]
+        known = [
+            native(lengths, streams) if form in ("native", "streams") else sizes[form](lengths) for lengths in batches
+        ]
         rows = np.array([list(size.values()) for size in known], float)
         found = nnls(rows / taken[number][:, None], np.ones(len(batches)))[0].round(6).tolist()
         fitted = dict(zip(known[0], found, strict=True))

@@ -42,6 +42,7 @@ from exporters.engines import (
     Engine,
     EngineCard,
     has_operator,
+    has_streams,
     installed,
     open_engine,
     run_side_by_side,
@@ -215,6 +216,8 @@ class Session:
         if card.form is BundleForm.PACKED and "native" in there:
             return {"native": report.forms["native"].pace or ASSUMED}
         others = {form: pace for form in there if form != "padded" and (pace := report.forms[form].pace)}
+        if "native" in others and (pace := report.forms["native"].streams) and has_streams(self._name, self._threads):
+            others["streams"] = pace
         return padded | others
 
     def _lasting(self) -> list[tuple[str, StoredFile]]:
@@ -334,7 +337,8 @@ class Session:
     def _opened(self, form: Form) -> Engine:
         file = self._bundle / (graph_file(self._card, self._name, form) or MODEL)
         how = self._threads, self._provider, self._card.shortest_limit
-        return open_engine(self._name, file, *how, second=bool(self._engines), native=form == "native")
+        native, streams = form in ("native", "streams"), form == "streams"
+        return open_engine(self._name, file, *how, second=bool(self._engines), native=native, streams=streams)
 
     def _features(self, name: str, examples: Sequence[Example], made: dict[Hashable, list[Feature]]) -> list[Feature]:
         """The rows of a task's examples.
@@ -467,7 +471,7 @@ def graph_file(card: BundleCard, engine: str, form: Form) -> str | None:
     """The graph of a bundle that an engine opens for a form; None: the bundle has none."""
     padded = model_file(card, engine)
     others = {"packed": PACKED, "native": NATIVE} if padded == MODEL else {"native": NATIVE_STATIC}
-    name = padded if form == "padded" else others.get(form)
+    name = padded if form == "padded" else others.get("native" if form == "streams" else form)
     return name if name in card.files else None
 
 

@@ -114,8 +114,8 @@ def test_all_graphs_have_one_file_of_weights(precision: Precision, tmp_path: Pat
 needs_operator = pytest.mark.skipif(not WITH_OPERATOR, reason="the operator was not compiled")
 
 
-def with_native(folder: Path, pace: Pace = FAST, **more: object) -> None:
-    """Reports as if the native form had been verified with this pace."""
+def with_native(folder: Path, pace: Pace = FAST, streams: Pace | None = None, **more: object) -> None:
+    """Reports as if the native form had been verified with these paces."""
     card = read_card(folder)
     parity = {}
     for name in installed():
@@ -123,7 +123,7 @@ def with_native(folder: Path, pace: Pace = FAST, **more: object) -> None:
             engine=Session(folder, engine=name).engine, atol=None, max_drop=None, difference=0, drop=0, milliseconds=1,
             tasks={}, pace=SLOW,
         )  # fmt: skip
-        parity[name] = found.model_copy(update={"native": found.model_copy(update={"pace": pace})})
+        parity[name] = found.model_copy(update={"native": found.model_copy(update={"pace": pace, "streams": streams})})
     write_model(folder / CARD, card.model_copy(update={"parity": parity, **more}))
 
 
@@ -291,14 +291,17 @@ def test_the_form_packed_wants_the_operator(runs, tmp_path: Path, monkeypatch, c
 
 @pytest.mark.parametrize("engine", [name for name in WITH_OPERATOR if name != "onnxruntime"])
 def test_parts_of_a_batch_are_computed_side_by_side(engine: str, bundle: Path) -> None:
-    with_native(bundle)
+    with_native(
+        bundle, streams=FAST.model_copy(update={"piece": FAST.piece / 2, "batch": FAST.batch / 2, "streams": 2})
+    )
     session, one = Session(bundle, 2, engine=engine), Session(bundle, 1, engine=engine)
     padded = Session(bundle, 2, engine=engine, packed=False)
     most = 0.3 if engine.endswith("bf16") else 1e-4
     assert differences(session, padded) < most and differences(one, padded) < most
-    assert session.batches["native"] and one.batches["native"]
-    assert [streams_of(opened._engines["native"]) for opened in (session, one)] == [2, 1]
-    assert streams_of(session._engines["padded"]) == 1
+    assert "streams" in session.forms and "streams" not in one.forms
+    assert session.batches["streams"] and one.batches["native"]
+    assert {form: streams_of(opened) for form, opened in session._engines.items()} == {"padded": 1, "streams": 2}
+    assert {streams_of(opened) for opened in one._engines.values()} == {1}
 
 
 @pytest.mark.parametrize("engine", [name for name in WITH_OPERATOR if name != "onnxruntime"])
@@ -307,7 +310,7 @@ def test_a_malformed_part_is_an_error_and_waits_for_the_others(engine: str, bund
     tensors = read_tasks(bundle, card)[1]
     feeds = mixed_batch(tiny_prompted("bert", (0, 2)), len(CARDS))
     feeds |= rows_asked(card, feeds["task_id"])
-    opened = open_engine(engine, bundle / "native.onnx", 2, second=True, native=True)
+    opened = open_engine(engine, bundle / "native.onnx", 2, native=True, streams=True)
     opened.keep(tensors)
     feeds["task_prompt"] = tensors["task_prompt"]
     wrong = feeds | {"task_prompt": tensors["task_prompt"] + 7}

@@ -301,10 +301,25 @@ def test_a_pace_is_what_an_engine_takes(bundle: Path, monkeypatch: pytest.Monkey
                 / 1e6
             )
 
-    monkeypatch.setattr(exporters.pace, "open_engine", lambda name, path, second, native: Sleeping(path.name))
+    class InStreams(Sleeping):
+        """Two parts, each on half of the threads; it is done when the later one is."""
+
+        streams = 2
+
+        def run_side_by_side(self, batches: list[tuple[object, dict[str, np.ndarray]]]) -> None:
+            self.runs += 1
+            parts = [(lengths.sum(), (lengths**2).sum()) for lengths in (feeds["lengths"] for _, feeds in batches)]
+            taken = max(2 * self.pace.piece * pieces + 2 * self.pace.pair * pairs for pieces, pairs in parts)
+            time.sleep((self.pace.batch + taken) * (2 if self.runs % 4 == 0 else 1) / 1e6)
+
+    def opened(name: str, path: Path, second: bool, native: bool, streams: bool) -> Sleeping:
+        return InStreams(path.name) if streams else Sleeping(path.name)
+
+    monkeypatch.setattr(exporters.pace, "open_engine", opened)
     card = open_bundle(bundle)
-    forms = ["padded", "packed", "native"]
+    forms = ["padded", "packed", "native", "streams"]
     measured = exporters.pace.measure(exporters.pace.Graphs(bundle, card, "onnxruntime"), forms)
-    for found, pace in zip(measured.values(), wanted.values(), strict=True):
+    assert [found.streams for found in measured.values()] == [1, 1, 1, 2]
+    for found, pace in zip(measured.values(), [*wanted.values(), wanted["native.onnx"]], strict=True):
         for part in ("batch", "piece", "place", "pair"):
             assert getattr(found, part) == pytest.approx(getattr(pace, part), rel=0.3)

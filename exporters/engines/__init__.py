@@ -16,6 +16,7 @@ __all__ = [
     "Engine",
     "EngineCard",
     "has_operator",
+    "has_streams",
     "installed",
     "open_engine",
     "run_side_by_side",
@@ -46,6 +47,15 @@ def has_operator(name: str) -> bool:
     return (onnxruntime_library() if name == ENGINES[0] else openvino_extension()) is not None
 
 
+def has_streams(name: str, threads: int | None = None) -> bool:
+    """Whether an engine can compute parts of a batch side by side with so many threads; None: one a core."""
+    if name == ENGINES[0] or find_spec("openvino") is None:
+        return False
+    from exporters.engines.openvino import STREAMS, cores
+
+    return (threads or cores()) >= STREAMS
+
+
 def open_engine(
     name: str,
     model: Path,
@@ -54,6 +64,7 @@ def open_engine(
     longest: int | None = None,
     second: bool = False,
     native: bool = False,
+    streams: bool = False,
 ) -> Engine:
     """Open an ONNX file.
 
@@ -64,8 +75,8 @@ def open_engine(
         provider: one of `PROVIDERS`.
         longest: pieces up to which rows may be filled up; None: any number.
         second: another graph over the same weights is open; no copy of them is made where the engine can do without.
-        native: the graph has the project's own operator. As a second one it computes the rows of a batch in parts side
-            by side where the engine can: a row alone is better off in the other graph.
+        native: the graph has the project's own operator.
+        streams: compute as many batches side by side as the engine can, each on a share of the threads.
 
     Raises:
         PolypromptError: no such engine, provider or operator, not to be had here, or it cannot open the file.
@@ -89,4 +100,4 @@ def open_engine(
     from exporters.engines.openvino import OpenVino
 
     extension = openvino_extension() if native else None
-    return OpenVino(model, threads, name == "openvino-bf16", extension, shared=second and native)
+    return OpenVino(model, threads, name == "openvino-bf16", extension, side_by_side=streams)

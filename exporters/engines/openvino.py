@@ -53,6 +53,11 @@ STREAMS = 2
 its end, and have parts of it that are not of one size; with a part of the rows each, they hardly do."""
 
 
+def cores() -> int:
+    """Of the machine, as far as this process may use them."""
+    return len(os.sched_getaffinity(0))
+
+
 def settings(threads: int | None, bf16: bool, streams: int = 1) -> dict[str, Any]:
     """What a graph is compiled with; see `OpenVino`."""
     found: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32"}
@@ -75,23 +80,21 @@ class OpenVino:
         threads: None: one a core.
         bf16: products in bf16 in place of fp32.
         extension: library of an operator that the graph has.
-        shared: compute the rows of a batch in `STREAMS` parts side by side, where there are as many threads. A row
-            alone has but a part of the threads then.
+        side_by_side: compute `STREAMS` batches side by side, where there are as many threads; each has a share of them.
 
     Attributes:
-        streams: so many parts.
+        streams: so many batches.
 
     Raises:
         PolypromptError: OpenVINO cannot open the file, or the processor has no bf16.
     """
 
     def __init__(
-        self, model: Path, threads: int | None, bf16: bool, extension: Path | None = None, shared: bool = False
+        self, model: Path, threads: int | None, bf16: bool, extension: Path | None = None, side_by_side: bool = False
     ) -> None:
         if bf16 and not has_bf16():
             raise PolypromptError("--engine openvino-bf16: this processor has no bf16; take --engine openvino")
-        cores = len(os.sched_getaffinity(0)) if threads is None else threads
-        self.streams = STREAMS if shared and cores >= STREAMS else 1
+        self.streams = STREAMS if side_by_side and (threads or cores()) >= STREAMS else 1
         try:
             if extension is not None:
                 extend(extension)

@@ -115,6 +115,10 @@ class Exported:
             engine.keep(tensors)
             self.engines[form] = engine
             self.paces[form] = report.pace or ASSUMED
+            if report.streams:
+                engine = open_engine(name, folder / file, second=True, native=True, streams=True)
+                engine.keep(tensors)
+                self.engines["streams"], self.paces["streams"] = engine, report.streams
 
     def run(self, form: Form, ids: Ints, lengths: Ints, tasks: Ints) -> Any:
         """Logits, [rows, labels], of each part of a batch that is computed side by side with the others."""
@@ -126,6 +130,8 @@ class Exported:
             feeds |= {"sequence_rows": np.arange(len(some)), "whole_rows": np.zeros(0, np.int64)}
             return ["sequence_logits"], feeds
 
+        if form == "native" and len(ids) > 1:  # in parts side by side where that can be done
+            form = "streams" if "streams" in self.engines else form
         engine = self.engines[form]
         streams = streams_of(engine)
         parts: list[Any] = shares(lengths.tolist(), streams) if streams > 1 else [slice(None)]
@@ -149,7 +155,8 @@ class Exported:
         plans = {"sorted": self.plan(lengths, "padded"), "as in a session": self.plan(lengths)}
         if "packed" in self.engines:
             plans["chosen"] = self.plan(lengths, "padded", "packed")
-        found: dict[str, Callable[[], Any]] = {form: partial(self.run, form, *given) for form in self.engines}
+        forms = self.engines.keys() - {"streams"}
+        found: dict[str, Callable[[], Any]] = {form: partial(self.run, form, *given) for form in forms}
         return found | {name: partial(self.in_parts, parts, *given) for name, parts in plans.items()}
 
 
