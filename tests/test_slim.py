@@ -39,9 +39,9 @@ def test_the_same_answers_with_less(family, layers, gated, tmp_path: Path) -> No
     for plain, found in zip(*outputs, strict=True):
         if plain.ndim == 3:  # behind a row's end there is no answer
             for one, other, length in zip(plain, found, lengths, strict=True):
-                np.testing.assert_allclose(one[:length], other[:length], rtol=0, atol=1e-5)
+                np.testing.assert_allclose(one[:length], other[:length], rtol=0, atol=5e-5)
         else:
-            np.testing.assert_allclose(plain, found, rtol=0, atol=1e-5)
+            np.testing.assert_allclose(plain, found, rtol=0, atol=5e-5)
     before, after = kinds
     assert before["IsNaN"] > 0, "OpenVINO reads attention otherwise: see whether anything is left to take out"
     assert after["IsNaN"] == 0

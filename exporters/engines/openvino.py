@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Collection, Sequence
 from functools import cache
@@ -53,9 +52,10 @@ STREAMS = 2
 its end, and have parts of it that are not of one size; with a part of the rows each, they hardly do."""
 
 
+@cache
 def cores() -> int:
-    """Of the machine, as far as this process may use them."""
-    return len(os.sched_getaffinity(0))
+    """Of the machine, as many as OpenVINO would make streams of."""
+    return int(core().get_property(DEVICE, "RANGE_FOR_STREAMS")[1])
 
 
 def settings(threads: int | None, bf16: bool, streams: int = 1) -> dict[str, Any]:
