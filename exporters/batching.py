@@ -25,6 +25,9 @@ Form = Literal["padded", "packed", "native", "streams"]
 `exporters.packed`; nowhere filled up, over a compiled operator, see `exporters.native_form`; or the same with parts of
 the rows side by side, in streams of the engine."""
 
+COMPILED: frozenset[Form] = frozenset({"native", "streams"})
+"""Forms of the graph with the compiled operator."""
+
 
 class Pace(BaseModel):
     """What an engine takes to compute a graph, in microseconds on the machine of `exporters.pace`.
@@ -101,7 +104,7 @@ def plan(lengths: Sequence[int], most: int, paces: Mapping[Form, Pace]) -> Plan:
     names = list(paces)
     for begin, end in zip(cuts[:0:-1], cuts[-2::-1], strict=True):
         first, last, form = int(ends[begin]), int(ends[end]), names[forms[end]]
-        if form in ("native", "streams"):
+        if form in COMPILED:
             parts = _filled(np.asarray(lengths[first:last], np.int64), most, first)
         else:
             parts = _parts(first, last, max(1, most // max(1, int(longest[end - 1]))))
@@ -128,15 +131,25 @@ def shares(lengths: Sequence[int], count: int) -> list[list[int]]:
     return [sorted(part) for part in parts]
 
 
+def side_by_side(whole: Ints | int, streams: int, longest: int) -> Ints:
+    """What counts of pieces, or of pairs, that are computed in streams: all, but at least what all streams together
+    could have done while one of them computes the longest row.
+
+    Args:
+        whole: of all rows of a batch. longest: of the longest row.
+    """
+    return np.maximum(whole, streams * longest)
+
+
 def _taken(
     form: Form, pace: Pace, places: Ints, pieces: Ints, pairs: Ints, longest: int, most: int
 ) -> NDArray[np.float64]:
     """What some batches take, of which the longest row is one, infinite where the form is not for them."""
     if form == "padded":
         return pace.batch * np.ceil(places / most) + (pace.piece + pace.place) * places
-    if form in ("native", "streams"):
-        alone = pace.streams * longest, pace.streams * longest**2
-        taken = pace.piece * np.maximum(pieces, alone[0]) + pace.pair * np.maximum(pairs, alone[1])
+    if form in COMPILED:
+        taken = pace.piece * side_by_side(pieces, pace.streams, longest)
+        taken = taken + pace.pair * side_by_side(pairs, pace.streams, longest**2)
         return pace.batch * np.ceil(pieces / most) + taken
     taken = pace.batch * np.ceil(places / most) + pace.piece * pieces + pace.place * places
     return np.where(pieces < places, taken, np.inf)

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.optimize import nnls
 from tokenizers import Tokenizer
 
-from exporters.batching import Form, Pace, shares
+from exporters.batching import COMPILED, Form, Pace, shares, side_by_side
 from exporters.bench import batch_of
 from exporters.bundle import MODEL, TOKENIZER, BundleCard, Parity, read_tasks
 from exporters.engines import Engine, has_operator, has_streams, open_engine, run_side_by_side, streams_of
@@ -55,8 +55,8 @@ class Graphs:
         if form not in self._engines:
             file = self.folder / (graph_file(self.card, self.name, form) or MODEL)
             began = time.perf_counter()
-            native, streams = form in ("native", "streams"), form == "streams"
-            engine = open_engine(self.name, file, second=bool(self._engines), native=native, streams=streams)
+            how = {"native": form in COMPILED, "streams": form == "streams"}
+            engine = open_engine(self.name, file, second=bool(self._engines), **how)
             self.opening[form] = round(1e6 * (time.perf_counter() - began))
             self._engines[form] = engine
         return self._engines[form]
@@ -110,9 +110,9 @@ def measure(graphs: Graphs, forms: Sequence[Form]) -> dict[Form, Pace]:
         rounds += 1
 
     def native(lengths: Sequence[int], streams: int) -> dict[str, int]:
-        pieces, pairs = sum(lengths), sum(one * one for one in lengths)
-        alone = streams * max(lengths), streams * max(lengths) ** 2
-        return {"batch": 1, "piece": max(pieces, alone[0]), "pair": max(pairs, alone[1])}
+        piece = side_by_side(sum(lengths), streams, max(lengths))
+        pair = side_by_side(sum(one * one for one in lengths), streams, max(lengths) ** 2)
+        return {"batch": 1, "piece": int(piece), "pair": int(pair)}
 
     sizes = {
         "padded": lambda lengths: {"batch": 1, "piece": len(lengths) * max(lengths)},
@@ -121,9 +121,7 @@ def measure(graphs: Graphs, forms: Sequence[Form]) -> dict[Form, Pace]:
     paces: dict[Form, Pace] = {}
     for number, form in enumerate(forms):
         streams = streams_of(engines[number])
-        known = [
-            native(lengths, streams) if form in ("native", "streams") else sizes[form](lengths) for lengths in batches
-        ]
+        known = [native(lengths, streams) if form in COMPILED else sizes[form](lengths) for lengths in batches]
         rows = np.array([list(size.values()) for size in known], float)
         found = nnls(rows / taken[number][:, None], np.ones(len(batches)))[0].round(6).tolist()
         fitted = dict(zip(known[0], found, strict=True))

@@ -17,7 +17,7 @@ from benchmarks.errors import PolypromptError
 from benchmarks.records import Example, Prediction
 from benchmarks.task import Kind, TaskCard
 from benchmarks.thresholds import with_threshold
-from exporters.batching import ASSUMED, Batch, Form, Pace, plan, shares
+from exporters.batching import ASSUMED, COMPILED, Batch, Form, Pace, plan, shares
 from exporters.bundle import (
     MODEL,
     NATIVE,
@@ -337,7 +337,7 @@ class Session:
     def _opened(self, form: Form) -> Engine:
         file = self._bundle / (graph_file(self._card, self._name, form) or MODEL)
         how = self._threads, self._provider, self._card.shortest_limit
-        native, streams = form in ("native", "streams"), form == "streams"
+        native, streams = form in COMPILED, form == "streams"
         return open_engine(self._name, file, *how, second=bool(self._engines), native=native, streams=streams)
 
     def _features(self, name: str, examples: Sequence[Example], made: dict[Hashable, list[Feature]]) -> list[Feature]:
@@ -471,7 +471,7 @@ def graph_file(card: BundleCard, engine: str, form: Form) -> str | None:
     """The graph of a bundle that an engine opens for a form; None: the bundle has none."""
     padded = model_file(card, engine)
     others = {"packed": PACKED, "native": NATIVE} if padded == MODEL else {"native": NATIVE_STATIC}
-    name = padded if form == "padded" else others.get("native" if form == "streams" else form)
+    name = padded if form == "padded" else others.get("native" if form in COMPILED else form)
     return name if name in card.files else None
 
 

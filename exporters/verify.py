@@ -182,11 +182,10 @@ def verify_engines(
                 if name == ENGINES[0] and form == "padded":
                     raise
                 why = str(error).removesuffix("; nothing was written")
-                left_out.append(
-                    f"without --engine {name}: {why}" if form == "padded" else f"no {form} form in {name}: {why}"
-                )
-                if form == "padded":
+                if form == "padded":  # the first form of an engine: what others have is reported with it
+                    left_out.append(f"without --engine {name}: {why}")
                     break
+                left_out.append(f"no {form} form in {name}: {why}")
             else:
                 reports[name] = found if form == "padded" else reports[name].model_copy(update={form: found})
         if timed and name in reports:

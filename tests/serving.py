@@ -1,12 +1,13 @@
 """The service in a process of its own."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,11 +40,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(bundle: Path, *options: object) -> Iterator[Service]:
-    """`python -m exporters.serve` with these options, until the block ends."""
+def serving(bundle: Path, *options: object, environment: Mapping[str, str] | None = None) -> Iterator[Service]:
+    """`python -m exporters.serve` with these options, until the block ends; `environment` comes on top of this one."""
     port = free_port()
     command = [sys.executable, "-m", "exporters.serve", bundle, "--port", port, *options]
-    process = subprocess.Popen(list(map(str, command)), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    around = os.environ | (environment or {})
+    process = subprocess.Popen(list(map(str, command)), cwd=ROOT, stderr=subprocess.PIPE, text=True, env=around)
     service = Service(process, f"http://127.0.0.1:{port}")
     try:
         for _ in range(1200):
