@@ -109,7 +109,7 @@ def collect_runs(paths: Iterable[Path], extra: Iterable[Path], complain: Complai
         PolypromptError: a path does not exist, or there is no usable run in any of them.
     """
     runs: dict[str, Run] = {}
-    folders = sorted({folder for path in paths for folder in _run_folders(path)})
+    folders = sorted({folder for path in paths for folder in run_folders(path)})
     guess = remembered_chance()
     with _memory() as memory:
         if len(folders) >= SHARED_RUNS:
@@ -266,7 +266,12 @@ def _same_bytes(folder: Path, digest: Digest) -> bool:
         return False
 
 
-def _run_folders(path: Path) -> list[Path]:
+def run_folders(path: Path) -> list[Path]:
+    """Folders of runs: the one that is named, or all below it.
+
+    Raises:
+        PolypromptError: it does not exist.
+    """
     if not path.is_dir():
         raise PolypromptError(f"{path}: no such folder; name run folders or folders that hold them")
     if (path / "manifest.json").exists():

@@ -41,7 +41,7 @@ def mlqa_exact_match(gold: Gold, predicted: Sequence[str], language: str) -> flo
     Raises:
         PolypromptError: MLQA has no rules for the language.
     """
-    words = _words(language)
+    words = words_of(language)
     return mean_of_best(gold, predicted, lambda right, given: float(words(right) == words(given)))
 
 
@@ -54,11 +54,11 @@ def mlqa_f1(gold: Gold, predicted: Sequence[str], language: str) -> float:
     Raises:
         PolypromptError: as `mlqa_exact_match`.
     """
-    words = _words(language)
+    words = words_of(language)
     return mean_of_best(gold, predicted, lambda right, given: bag_f1(words(right), words(given)))
 
 
-def _words(language: str) -> Callable[[str], list[str]]:
+def words_of(language: str) -> Callable[[str], list[str]]:
     """What divides an answer into the words that count."""
     if language not in _ARTICLES:
         raise PolypromptError(f"the rules of MLQA are for {', '.join(_ARTICLES)}; {language!r} needs another metric")
