@@ -16,6 +16,7 @@ from benchmarks.scoring import score
 from benchmarks.task import Kind, TaskCard
 from leaderboard.board import Board, SuiteView, TaskView
 from leaderboard.names import language_name, slugs
+from leaderboard.veil import holds_signs, is_veiled
 
 MOST_ROWS = 500
 """Rows of a predictions file that the site holds."""
@@ -102,14 +103,14 @@ def _read(folder: Path, path: str) -> list[Prediction]:
 
 
 def _columns(rows: Sequence[Prediction], card: TaskCard, language: str, *, shown: bool) -> dict[str, Any]:
-    """Predictions column by column; values that quote the data only where they may be shown."""
-    quotes = card.kind is Kind.SPAN or (card.kind is Kind.CHOICE and card.metrics[0] in ("f1", "em"))
+    """Predictions column by column; values that quote the data only where they may be shown, and no signs for them."""
+    quotes = is_veiled(card)
     columns: dict[str, Any] = {
         "ids": [row.id for row in rows],
         "right": [int(_right(row, card, language)) for row in rows],
         "sure": [_sure(row, card) for row in rows],
     }
-    if shown or not quotes:
+    if not quotes or (shown and not holds_signs(rows)):
         columns |= {"gold": [_plain(row.gold) for row in rows], "value": [_plain(row.value) for row in rows]}
     return columns
 

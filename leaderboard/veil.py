@@ -27,6 +27,15 @@ def is_veiled(card: TaskCard) -> bool:
     return card.kind is Kind.SPAN or (card.kind is Kind.CHOICE and "em" in card.metrics)
 
 
+def holds_signs(rows: Sequence[Prediction]) -> bool:
+    """Whether signs stand for the words of some answers."""
+    first = chr(FIRST[0])  # the first word of a file that has any
+    texts = (
+        text for row in rows for value in (row.value, row.gold) if isinstance(value, str | tuple) for text in value
+    )
+    return any(first in text for text in texts)
+
+
 def veiled_card(card: TaskCard) -> TaskCard:
     """The task with those metrics that can be computed of signs: not those that read characters.
 

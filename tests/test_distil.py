@@ -19,6 +19,7 @@ from benchmarks.results import Manifest, Results, read_model, read_predictions, 
 from benchmarks.scoring import chance, score
 from benchmarks.task import Kind, TaskCard
 from leaderboard import distil, summary
+from leaderboard.examples import Drilldown
 from leaderboard.runs import read_run
 from leaderboard.tables import make_board
 from leaderboard.veil import is_veiled, veiled, veiled_card
@@ -139,6 +140,20 @@ def test_no_word_of_the_data_is_left(runs: Path, tmp_path: Path) -> None:
         text = gzip.decompress(file.read_bytes()).decode()
         assert "\ue000" in text
         assert not re.search("|".join(WORDS), text)
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_the_page_of_examples_shows_no_signs(published: bool, tmp_path: Path) -> None:
+    card = SPAN.model_copy(update={"suite": "squad", "name": "squadshifts"})  # whose texts may be shown
+    folder = alone(tmp_path / "run", card)
+    if published:
+        assert distil.main([str(folder), "--out", str(tmp_path / "results")]) == 0
+        folder = tmp_path / "results"
+    board = make_board([folder])
+    (suite,) = board.suites
+    (columns,) = (part for _, part in Drilldown(board).task(suite, suite.tasks[0], "index") if "ids" in part)
+    assert ("value" in columns, "gold" in columns) == (not published, not published)
+    assert 0 < sum(columns["right"]) < len(columns["ids"])
 
 
 def test_publishing_again_gives_the_same_bytes(runs: Path, tmp_path: Path) -> None:
