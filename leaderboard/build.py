@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from glob import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -81,7 +85,8 @@ def write(
     """
     site = Site(board, data_dir, searches)
     out.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".new-", dir=out) as new:
+    _clear(out)
+    with TemporaryDirectory(prefix=f".new-{platform.node()}-{os.getpid()}-", dir=out) as new:
 
         def job(part: Part) -> Callable[[], dict[str, bool]]:
             return partial(_write, out, Path(new), part)
@@ -98,6 +103,20 @@ def write(
     if relisted:
         write_atomic(out / LISTED, listed)
     return len(changed) + relisted, removed
+
+
+def _clear(out: Path) -> None:
+    """Remove what builds on this machine left that were killed."""
+    for left in out.glob(f".new-{escape(platform.node())}-*-*"):
+        number = left.name.rsplit("-", 2)[1]
+        if not number.isdigit():
+            continue
+        try:
+            os.kill(int(number), 0)
+        except (ProcessLookupError, OverflowError):
+            shutil.rmtree(left, ignore_errors=True)
+        except PermissionError:  # somebody else's, and under way
+            continue
 
 
 def _write(out: Path, new: Path, part: Part) -> dict[str, bool]:

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 import re
 import subprocess
 import sys
@@ -168,6 +170,23 @@ def test_a_run_that_went_leaves_nothing_behind(runs: Path, tmp_path: Path) -> No
     assert report.removed > 3 and not (tmp_path / "site/runs/prompt-s0").exists()
     kept = contents(tmp_path / "site")
     assert kept.pop("mine.txt") == b"kept" and kept == contents(tmp_path / "fresh")
+
+
+def test_what_a_killed_build_left_goes_and_what_is_under_way_stays(runs: Path, tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    node = platform.node()
+    there = [
+        f".new-{node}-{ended.pid}-abcd",
+        f".new-{node}-{os.getpid()}-efgh",
+        f".new-other-{ended.pid}-ijkl",
+        ".new-a",
+    ]
+    for name in there:
+        (tmp_path / "site" / name).mkdir(parents=True)
+        (tmp_path / "site" / name / "index.html").touch()
+    build([runs], tmp_path / "site")
+    assert sorted(path.name for path in (tmp_path / "site").glob(".new-*")) == sorted(there[1:])
 
 
 def test_a_hostile_list_removes_nothing_elsewhere(tmp_path: Path) -> None:
