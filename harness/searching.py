@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -85,7 +86,7 @@ _STARTUP = 10
 """Trials at most before the sampler has enough to go by; at most a third of all."""
 
 _IMPORTANT = 8
-"""Complete trials that the importance of settings takes at least."""
+"""Trials that the importance of settings takes at least."""
 
 
 def search(settings: Mapping[str, Any], asked: Asked, screen: Screen) -> SearchRecord:
@@ -251,6 +252,7 @@ class _Study:
         trials, asked = self._search.trials, self._asked
         front = {trial.number for trial in self._search.study.best_trials} if len(asked.objectives) > 1 else set()
         metrics = [next(iter(task.task.card.metrics)) for task in self._rows]
+        importance, step = self._importance() if whole else ({}, None)
         return SearchRecord(
             study=self._name,
             tasks=self._config.tasks,
@@ -263,7 +265,8 @@ class _Study:
             pruner=asked.pruner if len(asked.objectives) == 1 else "none",
             folds=asked.folds,
             trials=[self._trial_record(trial, trial.number in front) for trial in trials],
-            importance=self._importance() if whole else {},
+            importance=importance,
+            importance_step=step,
             seconds=round(self._search.spent(), 1),
         )
 
@@ -297,14 +300,34 @@ class _Study:
             note=attributes.get(NOTE, ""),
         )
 
-    def _importance(self) -> dict[str, float]:
-        complete = [trial for trial in self._search.trials if trial.state is TrialState.COMPLETE]
-        if len(complete) < _IMPORTANT or len({trial.values[0] for trial in complete}) == 1:
-            return {}
-        shares = get_param_importances(
-            self._search.study, evaluator=FanovaImportanceEvaluator(seed=0), target=lambda trial: trial.values[0]
-        )
-        return {name.replace("_", "-"): round(share, 4) for name, share in shares.items()}
+    def _importance(self) -> tuple[dict[str, float], int | None]:
+        """The share of each setting, and the step after which scores are compared, None: those of complete trials.
+
+        Where too many were stopped early, these and the others are compared by what they all had at some step, the last
+        one that enough of them reached.
+        """
+        scores, step = {t.number: t.values[0] for t in self._search.trials if t.state is TrialState.COMPLETE}, None
+        measured = {
+            trial.number: dict(trial.intermediate_values)
+            for trial in self._search.trials
+            if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        }
+        if len(scores) < _IMPORTANT:
+            often = Counter(step for values in measured.values() for step in values)
+            step = max((step for step, count in often.items() if count >= _IMPORTANT), default=None)
+            scores = {} if step is None else {n: values[step] for n, values in measured.items() if step in values}
+        if len(set(scores.values())) < 2:
+            return {}, None
+        compared = optuna.create_study(direction="maximize")  # of nothing but complete trials of one score each
+        for trial in self._search.trials:
+            if trial.number in scores:
+                compared.add_trial(
+                    optuna.trial.create_trial(
+                        params=trial.params, distributions=trial.distributions, value=scores[trial.number]
+                    )
+                )
+        shares = get_param_importances(compared, evaluator=FanovaImportanceEvaluator(seed=0))
+        return {name.replace("_", "-"): round(share, 4) for name, share in shares.items()}, step
 
     def winner(self, best: TrialRecord) -> WinnerRecord:
         """Train the best trial with several seeds, which is the first time that reported rows are read.

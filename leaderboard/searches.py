@@ -104,7 +104,13 @@ def _importance(record: SearchRecord) -> Drawing | None:
     if not record.importance:
         return None
     order = sorted(record.importance.items(), key=lambda item: -item[1])
-    text = f"{order[0][0]} explains {100 * order[0][1]:.0f} % of how the scores of complete trials differ (fANOVA)."
+    step = record.importance_step
+    which = (
+        "of complete trials"
+        if step is None
+        else f"that trials had after {step:,} {'folds' if record.folds else 'steps'}"
+    )
+    text = f"{order[0][0]} explains {100 * order[0][1]:.0f} % of how the scores {which} differ (fANOVA)."
     return Drawing("Which settings matter", text, plots.bars(order, "share of the variance"))
 
 
