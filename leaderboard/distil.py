@@ -195,7 +195,7 @@ def _manifest(group: Sequence[Source], name: str, code: str, tasks: list[TaskCar
             "created": max(part.created for part in parts),
             "command": "\n".join(part.command for part in parts),
             "code": code,
-            "prompt": ", ".join(text for text in (first.prompt, "each task alone" if several else "") if text),
+            "prompt": _prompt(first.prompt) if several else first.prompt,
             "tasks": tasks,
             "trained": _joined(part.trained for part in parts),
             "trainable": round(sum(part.trainable for part in parts) / len(parts)),
@@ -212,6 +212,11 @@ def _manifest(group: Sequence[Source], name: str, code: str, tasks: list[TaskCar
             "interruptions": sum(part.interruptions for part in parts),
         }
     )
+
+
+def _prompt(of_one: str) -> str:
+    """What heads the row of runs of one task each."""
+    return "each task alone" if of_one in ("", "none") else f"{of_one}, each task alone"
 
 
 def _joined(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:

@@ -242,7 +242,7 @@ def as_tables(found: Mapping[str, Any], style: str = "github") -> str:
 
 
 def _line(row: Mapping[str, Any], measure: str, names: Sequence[str], apart: Mapping[str, Any] | None) -> list[str]:
-    heading = ", ".join(part for part in (row["method"], row["prompt"]) if part)
+    heading = ", ".join(part for part in (row["method"], row["prompt"]) if part not in ("", "none"))
     mean = row["means"].get(measure)
     difference = "-"
     if apart:

@@ -87,7 +87,14 @@ def test_metrics_that_read_characters_are_left_out() -> None:
 def alone(folder: Path, card: TaskCard, method: str = "ptuning-v2", seed: int = 0, **more: object) -> Path:
     """A run of one task."""
     config = f'method = "{method}"\nseed = {seed}\nsuite = ["{card.suite}"]\ntasks = ["{card.name}"]\nmax_train = 9\n'
-    facts: dict[str, object] = {"code": "0.1.0 1a", "trained": {card.name: ["en"]}, "limits": {"max_train": 9}, **more}
+    prompt = "2 slots" if method == "ptuning-v2" else "none"
+    facts: dict[str, object] = {
+        "prompt": prompt,
+        "code": "0.1.0 1a",
+        "trained": {card.name: ["en"]},
+        "limits": {"max_train": 9},
+        **more,
+    }
     return write_run(folder, [card], method=method, seed=seed, splits=SPLITS, config=config, **facts)  # type: ignore[arg-type]
 
 
@@ -129,6 +136,8 @@ def test_a_method_is_one_run_of_all_its_tasks(runs: Path, tmp_path: Path, capsys
         (before,) = read_model(runs / f"p{number}-1/results.json", Results).records
         assert stored[name].scores == pytest.approx(before.scores, abs=2e-4)
     assert manifest.tasks[-1].metrics == ("f1", "em")
+    tuned = read_model(next(out.glob("fine-tune-*-s1")) / "manifest.json", Manifest)
+    assert (manifest.prompt, tuned.prompt) == ("2 slots, each task alone", "each task alone")
     assert not read_run(folder).digest.doubts
 
 
