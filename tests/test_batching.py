@@ -14,7 +14,7 @@ def costs(rows: list[int], paces: dict[Form, Pace]) -> dict[Form, float]:
     found: dict[Form, float] = {}
     for form, pace in paces.items():
         if form == "padded":
-            found[form] = pace.batch + pace.piece * places
+            found[form] = pace.batch + (pace.piece + pace.place) * places
         elif form == "native":
             pieces, pairs = (max(sum(sizes), pace.streams * sizes[-1]) for sizes in (rows, [row * row for row in rows]))
             found[form] = pace.batch + pace.piece * pieces + pace.pair * pairs
@@ -24,6 +24,7 @@ def costs(rows: list[int], paces: dict[Form, Pace]) -> dict[Form, float]:
 
 
 PACKED = [None, Pace(batch=9, piece=1.1, place=0.2), Pace(batch=70, piece=1, place=0)]
+SLOW = Pace(batch=10_000, piece=1)
 NATIVE = [None, Pace(batch=50, piece=1.2, pair=0.02), Pace(batch=5, piece=0.9, pair=0.01, streams=2)]
 
 
@@ -32,7 +33,9 @@ NATIVE = [None, Pace(batch=50, piece=1.2, pair=0.02), Pace(batch=5, piece=0.9, p
 @pytest.mark.parametrize("overhead", [0, 5, 30, 100])
 def test_no_other_plan_costs_less(overhead: int, packed: Pace | None, native: Pace | None) -> None:
     draw, forms = random.Random(overhead), set()
-    given: dict[Form, Pace | None] = {"padded": Pace(batch=overhead, piece=1), "packed": packed, "native": native}
+    given: dict[Form, Pace | None] = {
+        "padded": Pace(batch=overhead, piece=0.75, place=0.25), "packed": packed, "native": native,
+    }  # fmt: skip
     paces = {form: pace for form, pace in given.items() if pace is not None}
     for _ in range(50):
         lengths = sorted(draw.choices(range(1, 40), k=draw.randint(1, 9)))
@@ -78,6 +81,27 @@ def test_batches_without_padding_are_full() -> None:
     sizes = [sum(lengths[batch.rows]) for batch in batches]
     assert len(sizes) <= 1 - (-sum(lengths) // 4096)
     assert min(sizes) > 3000
+
+
+def test_parts_of_a_batch_are_about_equal_and_each_is_paid_for() -> None:
+    """Rows of one length, of which six fill a batch: 13 take three batches, of four or five rows."""
+    pace = Pace(batch=100, piece=1)
+    forms: list[Form] = ["padded", "native"]
+    for form in forms:
+        found = plan([10] * 13, 60, {form: pace})
+        assert found.batches == [(slice(*rows), form) for rows in itertools.pairwise([0, 4, 8, 13])]
+        assert found.cost == 3 * 100 + 130
+    # Rows of which one is longer, since what is not padded is not packed.
+    assert plan([10] * 12 + [20], 60, {"padded": SLOW, "packed": pace}).cost == 5 * 100 + 140
+
+
+def test_parts_behind_other_batches() -> None:
+    """Short rows of one length are cheapest padded, longer ones not, and both are too many for one batch."""
+    lengths = [4] * 400 + list(range(60, 240, 6))
+    paces: dict[Form, Pace] = {"padded": Pace(batch=200, piece=0.4), "native": Pace(batch=200, piece=0.42)}
+    batches = plan(lengths, 1000, paces).batches
+    assert [row for batch in batches for row in range(430)[batch.rows]] == list(range(430))
+    assert batches[2] == (slice(400, 410), "native"), "filled from its own first row on"
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
