@@ -28,7 +28,7 @@ from benchmarks.results import write_model
 from exporters import operator
 from exporters.batching import Pace
 from exporters.bundle import CARD, Form, Parity, open_bundle, read_card, read_tasks
-from exporters.engines import has_operator, installed, open_engine, run_side_by_side, streams_of
+from exporters.engines import has_operator, has_streams, installed, open_engine, run_side_by_side, streams_of
 from exporters.export import export, graph_of
 from exporters.native_form import build_native
 from exporters.precision import Precision, in_precision
@@ -277,6 +277,7 @@ def test_an_export_verifies_and_measures_it(precision: Precision, runs, tmp_path
         report = card.parity[name].native
         assert list(report.tasks) == list(card.parity[name].tasks)
         assert report.pace.opening > report.pace.batch > 0
+        assert (report.streams is not None and report.streams.streams > 1) == has_streams(name)
         assert Session(tmp_path / "b", engine=name).forms == ("native",)
     assert exporters.inspect.inspected(tmp_path / "b")["forms"]["native"] == WITH_OPERATOR
 
