@@ -159,6 +159,14 @@ def test_equal_input_gives_equal_bytes_and_nothing_is_written_twice(runs: Path, 
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "again").rglob("*")}
     assert build([runs], tmp_path / "again").written == 0
     assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / "again").rglob("*")}
+    # a byte of one, the end of another, all of a third
+    names = "index.html", "results.schema.json", "languages/de.html"
+    one, other, third = (tmp_path / "again" / name for name in names)
+    one.write_bytes(one.read_bytes()[:-1] + b"x")
+    other.write_bytes(other.read_bytes() + b"x")
+    third.unlink()
+    assert build([runs], tmp_path / "again").written == 3
+    assert contents(tmp_path / "again") == contents(site)
 
 
 def test_a_run_that_went_leaves_nothing_behind(runs: Path, tmp_path: Path) -> None:
