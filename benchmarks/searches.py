@@ -79,8 +79,8 @@ class SearchRecord(BaseModel):
         sampler, pruner: by name. folds: of cross-validation in few-shot; 0: a held-out part of train.
         trials: by number.
         importance: setting -> its share of the variance of trials' scores (fANOVA); empty for too few trials.
-        importance_step: of the scores that this is about: the last step (or fold) at which enough trials were measured;
-            None: the scores of complete trials, of which there were enough.
+        importance_after: the last epoch (or fold) after which enough trials were measured, whose scores this is about;
+            None: it is about the scores of complete trials, of which there were enough.
         seconds: that somebody worked on it. winner: None as long as nobody trained it again.
     """
 
@@ -100,7 +100,7 @@ class SearchRecord(BaseModel):
     folds: int = 0
     trials: list[TrialRecord]
     importance: dict[str, float] = {}
-    importance_step: int | None = None
+    importance_after: int | None = None
     seconds: float = 0.0
     winner: WinnerRecord | None = None
 

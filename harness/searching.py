@@ -266,7 +266,7 @@ class _Study:
             folds=asked.folds,
             trials=[self._trial_record(trial, trial.number in front) for trial in trials],
             importance=importance,
-            importance_step=step,
+            importance_after=step,
             seconds=round(self._search.spent(), 1),
         )
 
@@ -301,10 +301,10 @@ class _Study:
         )
 
     def _importance(self) -> tuple[dict[str, float], int | None]:
-        """The share of each setting, and the step after which scores are compared, None: those of complete trials.
+        """The share of each setting, and the epoch after which scores are compared, None: those of complete trials.
 
-        Where too many were stopped early, these and the others are compared by what they all had at some step, the last
-        one that enough of them reached.
+        Where too many were stopped early, these and the others are compared by what they all had after some epoch (in
+        few-shot: fold), the last one that enough of them reached.
         """
         scores, step = {t.number: t.values[0] for t in self._search.trials if t.state is TrialState.COMPLETE}, None
         measured = {

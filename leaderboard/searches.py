@@ -104,12 +104,9 @@ def _importance(record: SearchRecord) -> Drawing | None:
     if not record.importance:
         return None
     order = sorted(record.importance.items(), key=lambda item: -item[1])
-    step = record.importance_step
-    which = (
-        "of complete trials"
-        if step is None
-        else f"that trials had after {step:,} {'folds' if record.folds else 'steps'}"
-    )
+    number = record.importance_after
+    unit = "fold" if record.folds else "epoch"
+    which = "of complete trials" if number is None else f"that trials had after {unit} {number}"
     text = f"{order[0][0]} explains {100 * order[0][1]:.0f} % of how the scores {which} differ (fANOVA)."
     return Drawing("Which settings matter", text, plots.bars(order, "share of the variance"))
 

@@ -397,7 +397,7 @@ def test_the_importance_of_settings_is_that_of_a_score_that_one_of_them_decides(
     assert max(record.importance, key=record.importance.get) == "prompt-dropout"
     assert sum(record.importance.values()) == pytest.approx(1, abs=0.01)
     assert record.best.settings["prompt-dropout"] == max(t.settings["prompt-dropout"] for t in record.trials)
-    assert record.importance_step is None
+    assert record.importance_after is None
 
 
 def test_of_trials_that_were_stopped_early_scores_at_a_common_step_say_what_is_important(go, monkeypatch, tmp_path):
@@ -416,8 +416,8 @@ def test_of_trials_that_were_stopped_early_scores_at_a_common_step_say_what_is_i
     [record] = go("--trials", 24, "--seeds", 0, "--sampler", "random", "--side-by-side", 1)
     states = [trial.state for trial in record.trials]
     assert states.count("pruned") >= 8 and states.count("complete") < 8
-    assert record.importance_step in (10, 20)
+    assert record.importance_after in (10, 20)
     assert max(record.importance, key=record.importance.get) == "learning-rate"
-    measured = [trial for trial in record.trials if len(trial.curve) >= record.importance_step // 10]
+    measured = [trial for trial in record.trials if len(trial.curve) >= record.importance_after // 10]
     assert len(measured) >= 8
-    assert sum(len(trial.curve) > record.importance_step // 10 for trial in record.trials) < 8
+    assert sum(len(trial.curve) > record.importance_after // 10 for trial in record.trials) < 8

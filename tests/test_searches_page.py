@@ -43,6 +43,16 @@ def search(**more: object) -> SearchRecord:
     return SearchRecord(**(settings | more))
 
 
+def test_which_scores_an_importance_is_about_is_said():
+    texts = [
+        next(drawing.text for drawing in search_view(search(**more), []).drawings if "matter" in drawing.title)
+        for more in ({}, {"importance_after": 2}, {"importance_after": 3, "folds": 4})
+    ]
+    start, end = "prompt-length explains 75 % of how the scores ", " differ (fANOVA)."
+    middles = ["of complete trials", "that trials had after epoch 2", "that trials had after fold 3"]
+    assert texts == [start + middle + end for middle in middles]
+
+
 def test_a_place_on_an_axis_is_that_of_the_value(monkeypatch):
     seen = {}
     monkeypatch.setattr("leaderboard.plots.parallel", lambda spots, ends, strong: seen.update(spots=spots, ends=ends))
