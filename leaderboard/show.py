@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -53,11 +54,15 @@ def as_text(table: Table, style: str = "simple") -> str:
         table: what is printed. style: of tabulate, as "simple", "github" or "latex".
     """
     rows = []
+    often = Counter((row.method, row.backbone) for row in table.rows)
     for at, row in enumerate(table.rows):
-        heading = f"{row.method}, {row.backbone}" + (f", {row.id}" if row.alike and row.runs else "")
+        told_apart = [row.prompt] if row.prompt and often[row.method, row.backbone] > 1 else []
+        told_apart += [row.id] if row.alike and row.runs else []
+        heading = ", ".join([row.method, row.backbone, *told_apart])
         if row.standing is Standing.QUOTED:
             heading += " (quoted)"
-        rows.append([_short(heading), *(_text(table, at, to) for to in range(len(table.columns)))])
+        shown = _short(heading, 200 if told_apart else 60)
+        rows.append([shown, *(_text(table, at, to) for to in range(len(table.columns)))])
     return str(tabulate(rows, ["", *(column.title for column in table.columns)], style, disable_numparse=True))
 
 
@@ -131,9 +136,9 @@ def _text(table: Table, row: int, column: int) -> str:
     return " ".join(parts)
 
 
-def _short(text: str) -> str:
+def _short(text: str, most: int = 60) -> str:
     printable = "".join(letter if letter.isprintable() else " " for letter in text)  # nothing that moves a terminal
-    return printable if len(printable) <= 60 else printable[:59] + "…"
+    return printable if len(printable) <= most else printable[: most - 1] + "…"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

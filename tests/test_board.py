@@ -780,6 +780,22 @@ def test_verify_names_every_mismatch(tmp_path: Path, what: str, capsys: pytest.C
     assert read_run(folder).id == "a"
 
 
+def test_show_tells_rows_of_one_method_and_encoder_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    long = (
+        "128 slots in layers 0-11, init normal, made by an MLP that is folded away, positions shifted behind the prompt"
+    )
+    for name, prompt in (("a", "4 slots in layers 0-11, init kv"), ("b", long), ("c", long)):
+        write_run(tmp_path / name, [MANY], prompt=prompt, config=f'name = "{name}"\nrank = {ord(name)}\n')
+    write_run(tmp_path / "d", [MANY], method="fine-tune", prompt="none")
+    assert show.main([str(tmp_path), "--table", "own.many", "--format", "tsv"]) == 0
+    headings = {line.split("\t")[0].strip() for line in capsys.readouterr().out.splitlines()[2:]}
+    ours = "ptuning-v2, xlm-roberta-base"
+    assert headings == {
+        f"{ours}, 4 slots in layers 0-11, init kv", f"{ours}, {long}, b", f"{ours}, {long}, c",
+        "fine-tune, xlm-roberta-base",
+    }  # fmt: skip
+
+
 def test_show_prints_the_same_table(runs: Path, board: Board, capsys: pytest.CaptureFixture[str]) -> None:
     assert show.main([str(runs), "--table", "glue", "--json"]) == 0
     (printed,) = json.loads(capsys.readouterr().out)
