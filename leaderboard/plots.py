@@ -197,13 +197,15 @@ def curves(
         "scale": {"type": "log", "base": 2} if log else {"zero": False},
     }
     y = {"field": "score", "type": "quantitative", "title": score, "scale": {"zero": False}}
+    names = list(dict.fromkeys(point[0] for point in points))
+    domain = {"domain": names}  # said of colours and of shapes, so that both have one legend
     line = {
         "field": "line",
         "type": "nominal",
         "title": None,
-        "scale": {"range": ["var(--gain)", "var(--loss)", "var(--third)", "var(--tick)"]},
+        "scale": domain | {"range": ["var(--gain)", "var(--loss)", "var(--third)", "var(--tick)"]},
     }
-    legend = {} if len({point[0] for point in points}) > 1 else {"legend": None}
+    legend: dict[str, Any] = {"legend": {"symbolOpacity": 1} if len(names) > 1 else None}
     return _drawn(
         {
             "width": 460,
@@ -222,7 +224,7 @@ def curves(
                         "x": x,
                         "y": y,
                         "color": line | legend,
-                        "shape": {"field": "line", "type": "nominal", **legend, "title": None},
+                        "shape": {"field": "line", "type": "nominal", "scale": domain, "title": None, **legend},
                     },
                 },
             ],
@@ -278,7 +280,9 @@ def loss(points: Sequence[tuple[int, float, float | None]]) -> Markup:
 def bars(shares: Sequence[tuple[str, float]], axis: str) -> Markup:
     """A bar for each name, as long as its share."""
     values = [{"name": name, "share": share} for name, share in shares]
-    y = {"field": "name", "type": "nominal", "sort": None, "title": None, "axis": {"ticks": False, "domain": False}}
+    # Room by the number of letters: fonts of browsers are wider than the one that the drawing is laid out with.
+    names = {"ticks": False, "domain": False, "minExtent": 7 * max((len(name) for name, _ in shares), default=0)}
+    y = {"field": "name", "type": "nominal", "sort": None, "title": None, "axis": names}
     x = {"field": "share", "type": "quantitative", "title": axis, "axis": {"format": "%", "tickCount": 5}}
     mark = {"type": "bar", "color": "var(--gain)", "height": 14}
     return _drawn(

@@ -10,6 +10,7 @@ from fake_runs import write_run
 from benchmarks.results import write_model
 from benchmarks.searches import SearchRecord, TrialRecord, WinnerRecord
 from benchmarks.task import Kind, TaskCard
+from leaderboard import plots
 from leaderboard.build import build
 from leaderboard.searches import read_searches, search_view
 
@@ -41,6 +42,23 @@ def search(**more: object) -> SearchRecord:
         "importance": {"prompt-length": 0.75, "learning-rate": 0.25}, "seconds": 90.0,
     }  # fmt: skip
     return SearchRecord(**(settings | more))
+
+
+def test_colours_and_shapes_have_one_legend():
+    points = [(line, x, y, None, None) for line, y in (("best", 70.0), ("mean", 60.0)) for x in (4, 8)]
+    drawn = plots.curves(points, "slots", "f1", log=True)
+    assert [len(re.findall(f">{line}</text>", drawn)) for line in ("best", "mean")] == [1, 1]
+
+
+def test_long_names_of_bars_have_room():
+    def left(name: str) -> float:
+        """Where the bars begin."""
+        found = re.search(r"translate\(([\d.]+),", plots.bars([(name, 0.5)], "share"))
+        assert found
+        return float(found[1])
+
+    assert left("head-learning-rate") >= 7 * len("head-learning-rate")
+    assert left("init") < left("head-learning-rate")
 
 
 def test_which_scores_an_importance_is_about_is_said():
