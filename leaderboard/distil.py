@@ -16,7 +16,7 @@ import shutil
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
@@ -129,7 +129,7 @@ def distil(group: Sequence[Source], code: str, out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=out))
     try:
-        records = [_record(one, record, cards[record.task], aside) for one in group for record in one.results.records]
+        records = [_record(one, record, cards, aside) for one in group for record in one.results.records]
         first = group[0].results
         results = Results(run=name, method=first.method, backbone=first.backbone, seed=first.seed, records=records)
         write_atomic(aside / "config.toml", _settings(group))
@@ -145,8 +145,14 @@ def distil(group: Sequence[Source], code: str, out: Path) -> Path:
     return out / name
 
 
-def _record(source: Source, record: ResultRecord, card: TaskCard, out: Path) -> ResultRecord:
-    place = source.folder / record.predictions
+def _record(source: Source, record: ResultRecord, cards: Mapping[str, TaskCard], out: Path) -> ResultRecord:
+    if record.task not in cards:
+        raise PolypromptError(f"{source.folder}/results.json: {record.task!r} is not among the tasks of manifest.json")
+    card, place = cards[record.task], source.folder / record.predictions
+    path = predictions_path(record.task, record.language, record.split)
+    for folder, file in ((source.folder, place), (out, out / path)):
+        if not file.resolve().is_relative_to(folder.resolve()):
+            raise PolypromptError(f"{source.folder}/results.json: {file} is outside of the run folder")
     rows = read_predictions(place)
     if sha256(place) != record.sha256:
         raise PolypromptError(f"{place}: not the predictions that were scored; `python -m harness.rescore` scores them")
@@ -154,7 +160,6 @@ def _record(source: Source, record: ResultRecord, card: TaskCard, out: Path) -> 
         rows = veiled(card, rows, record.language)
     if not card.no_answer:  # whose threshold is held against them
         rows = [replace(row, scores=()) for row in rows]
-    path = predictions_path(record.task, record.language, record.split)
     write_predictions(out / path, rows)
     found, guess = (_rounded(of(card, rows, record.language)) for of in (score, chance))
     for metric, value in found.items():

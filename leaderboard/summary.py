@@ -22,13 +22,13 @@ from tabulate import tabulate, tabulate_formats
 
 from benchmarks.errors import PolypromptError, run_command
 from benchmarks.files import write_atomic
-from leaderboard.board import Board, Figure, Flag, Floats, Replicates, Row, SuiteView, TaskView
+from leaderboard.board import Board, Figure, Flag, Floats, Row, SuiteView, TaskView
 from leaderboard.ranking import compare
 from leaderboard.tables import make_board
 
 ENGLISH = "en"
 
-FEWEST_DIGITS = 4
+DIGITS = 4
 """Digits behind the point in the file."""
 
 
@@ -95,52 +95,48 @@ class Summary:
                 # A task that has no English is of one language, from which nothing is transferred.
                 self.keys[name] = Keys(places.get(ENGLISH), others if ENGLISH in places else ())
 
-    def mean(self, row: str, measure: str, tasks: Sequence[str] = ()) -> Mean | None:
-        """A mean over tasks of a row; None where no task has a part in it.
+    def mean(self, row: str, measure: str) -> Mean | None:
+        """A mean, in points, over all tasks that a row has; None where no task has a part in it.
 
         Args:
-            row: its id. measure: of `MEANS`. tasks: which; empty: all that the row has.
+            row: its id. measure: of `MEANS`.
         """
-        found = self._replicates(row, measure, tasks)
-        if found is None:
+        tasks = self._tasks(row, measure)
+        if not tasks:
             return None
-        score, values, names = found
+        score, values = self._replicates(row, measure, tasks)
         low, high = np.percentile(values, [2.5, 97.5])
-        return Mean(score, float(low), float(high), names)
+        return Mean(score, float(low), float(high), tuple(tasks))
 
     def difference(self, first: str, second: str, measure: str) -> dict[str, Any] | None:
         """Two rows in a mean over the tasks that both have; None where there are none.
 
+        Args:
+            first, second: their ids. measure: of `MEANS`.
+
         Returns:
-            "tasks", and the fields of `ranking.Comparison`.
+            "tasks", and the fields of `ranking.Comparison`, in points.
         """
         both = [name for name in self._tasks(first, measure) if name in self._tasks(second, measure)]
         if not both:
             return None
         ours, theirs = (self._replicates(row, measure, both) for row in (first, second))
-        if ours is None or theirs is None:
-            return None
         return {"tasks": both, **asdict(compare(ours[0], theirs[0], ours[1], theirs[1]))}
 
     def _tasks(self, row: str, measure: str) -> list[str]:
-        scores = self._known(row).score
+        scores = self.board.replicates[row].score
         values = {name: MEANS[measure](scores, keys) for name, keys in self.keys.items()}
         return [name for name, value in values.items() if value is not None and not np.isnan(value)]
 
-    def _replicates(self, row: str, measure: str, tasks: Sequence[str]) -> tuple[float, Floats, tuple[str, ...]] | None:
-        known = self._known(row)
-        names = tuple(tasks or self._tasks(row, measure))
-        if not names:
-            return None
+    def _replicates(self, row: str, measure: str, tasks: Sequence[str]) -> tuple[float, Floats]:
+        """The mean of a row over tasks that all have a part in it, and its replicates `[resamples]`."""
+        known = self.board.replicates[row]
         drawn = known.score[:, None] + known.scale[:, None] * known.values
-        of = MEANS[measure]
-        scores = [of(known.score, self.keys[name]) for name in names]
-        values = [of(drawn, self.keys[name]) for name in names]
-        score = float(np.mean([part for part in scores if part is not None]))
-        return score, np.mean([part for part in values if part is not None], axis=0), names
-
-    def _known(self, row: str) -> Replicates:
-        return self.board.replicates[row]
+        scores, values = (
+            [part for name in tasks if (part := MEANS[measure](numbers, self.keys[name])) is not None]
+            for numbers in (known.score, drawn)
+        )
+        return float(np.mean(scores)), np.mean(values, axis=0)
 
 
 def summarise(board: Board, reference: str = "fine-tune") -> dict[str, Any]:
@@ -215,11 +211,11 @@ def _figure(figure: Figure) -> dict[str, Any]:
 
 
 def _short(number: float | None) -> float | None:
-    return None if number is None else round(number, FEWEST_DIGITS)
+    return None if number is None else round(number, DIGITS)
 
 
 def _rounded(found: dict[str, Any]) -> dict[str, Any]:
-    return {key: round(value, FEWEST_DIGITS) if isinstance(value, float) else value for key, value in found.items()}
+    return {key: round(value, DIGITS) if isinstance(value, float) else value for key, value in found.items()}
 
 
 def as_tables(found: Mapping[str, Any], style: str = "github") -> str:
@@ -292,6 +288,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = summarise(board, options.reference)
     if not found["rows"]:
         raise PolypromptError("no run has predictions")
+    if not any(row["method"] == options.reference for row in found["rows"]):
+        print(f"warning: no row of --reference {options.reference}: nothing is compared", file=sys.stderr)
     text = json.dumps(found, indent=1, ensure_ascii=False)
     if options.out:
         write_atomic(options.out, text + "\n")

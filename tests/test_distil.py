@@ -190,6 +190,16 @@ def test_what_cannot_be_published_is_named(runs: Path, tmp_path: Path) -> None:
     with pytest.raises(PolypromptError, match="not the predictions that were scored"):
         distil.main([str(one), *out])
     assert not list((tmp_path / "results").glob("*"))  # nothing half written
+    write_predictions(place, rows)
+    stored = (one / "results.json").read_text()
+    for task, wrong in (("other", "'other' is not among the tasks"), ("../../rte", "is not among the tasks")):
+        (one / "results.json").write_text(stored.replace('"task": "rte"', f'"task": "{task}"'))
+        with pytest.raises(PolypromptError, match=wrong):
+            distil.main([str(one), *out])
+    (one / "results.json").write_text(stored.replace('"predictions": "', '"predictions": "../p0-0/'))
+    with pytest.raises(PolypromptError, match="outside of the run folder"):
+        distil.main([str(one), *out])
+    assert not list((tmp_path / "results").glob("*"))
     with pytest.raises(PolypromptError, match="no finished run"):
         distil.main([str(tmp_path / "results"), *out])
 
