@@ -37,13 +37,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def run_command(command: Callable[[], int]) -> int:
-    """Run a command line and turn a `PolypromptError` into one line on stderr.
+    """Run a command line and turn a `PolypromptError`, or a file that the system refuses, into one line on stderr.
 
     Args:
         command: the body of a program; returns its exit status.
 
     Returns:
-        The status of `command`; 2 for a `PolypromptError`, 130 for Ctrl-C.
+        The status of `command`; 2 for an error, 130 for Ctrl-C.
     """
     try:
         return command()
@@ -56,3 +56,8 @@ def run_command(command: Callable[[], int]) -> int:
     except BrokenPipeError:  # the reader of our output went away (`| head`): not an error of ours
         sys.stderr.close()
         return 0
+    except OSError as error:
+        if error.filename is None or error.strerror is None:  # of the program, not of a place that was named to it
+            raise
+        print(f"error: {error.filename}: {error.strerror}; name another place, or make room there", file=sys.stderr)
+        return 2

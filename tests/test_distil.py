@@ -6,6 +6,8 @@ import gzip
 import json
 import random
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,7 @@ from leaderboard.runs import read_run
 from leaderboard.tables import make_board
 from leaderboard.veil import is_veiled, veiled, veiled_card
 
+ROOT = Path(__file__).parents[1]
 SPLITS = {task.name: task.eval_split for task in find_suite("glue").tasks}
 RTE, STSB, COLA = (find_task(name).card for name in ("rte", "stsb", "cola"))
 SPAN = TaskCard(name="span", suite="own", kind=Kind.SPAN, metrics=("f1", "em", "chrf"), languages=("en",))
@@ -202,6 +205,15 @@ def test_what_cannot_be_published_is_named(runs: Path, tmp_path: Path) -> None:
     assert not list((tmp_path / "results").glob("*"))
     with pytest.raises(PolypromptError, match="no finished run"):
         distil.main([str(tmp_path / "results"), *out])
+
+
+def test_a_place_that_cannot_be_written_is_one_line(runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for module in ("leaderboard.distil", "leaderboard.build"):
+        command = [sys.executable, "-m", module, str(runs / "f0-0"), "--out", str(tmp_path / "file")]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 2
+        assert done.stderr == f"error: {tmp_path / 'file'}: File exists; name another place, or make room there\n"
 
 
 def scores_of(folder: Path, task: str, language: str = "en") -> np.ndarray:
