@@ -80,7 +80,9 @@ def read_plan(path: Path) -> list[Job]:
             raise PolypromptError(f"{source}: no job of the grid has these settings")
         configs = kept
     configs += [
-        (make_config(common | entry, f"{path}: [[job]] {number}"), entry) for number, entry in enumerate(more, 1)
+        (make_config(common | choice, f"{path}: [[job]] {number}"), choice)
+        for number, entry in enumerate(more, 1)
+        for choice in _each_of(path, common, entry, number)
     ]
     try:
         jobs = _jobs(configs, seeds, code or cache.source_hash(*_CODE))
@@ -119,18 +121,26 @@ def _axes(path: Path, common: dict[str, Any], grid: object) -> dict[str, list[An
     _check_keys(path, "[grid] ", axes)
     for key, values in axes.items():
         if key == "tasks" and values == EACH:
-            axes[key] = _each(path, common)
+            axes[key] = _each(path, common, "[grid]")
         elif not isinstance(values, list) or not values:
             raise PolypromptError(f"{path}: [grid] {key.replace('_', '-')} = {values!r}: write a list of values")
     return axes
 
 
-def _each(path: Path, common: dict[str, Any]) -> list[list[str]]:
+def _each_of(path: Path, common: dict[str, Any], entry: dict[str, Any], number: int) -> list[dict[str, Any]]:
+    """What a table `[[job]]` stands for: one job, or with `tasks = "each"` one for each task that is trained."""
+    if entry.get("tasks") != EACH:
+        return [entry]
+    others = {key: value for key, value in entry.items() if key != "tasks"}
+    return [entry | {"tasks": tasks} for tasks in _each(path, common | others, f"[[job]] {number}")]
+
+
+def _each(path: Path, common: dict[str, Any], where: str) -> list[list[str]]:
     """The chosen tasks that are trained, one by one, each with those that its head answers."""
     try:
         cards = [task.card for task in chosen_tasks(make_config(common, str(path)))]
     except PolypromptError as error:
-        raise PolypromptError(f'{path}: [grid] tasks = "{EACH}": {error}') from None
+        raise PolypromptError(f'{path}: {where} tasks = "{EACH}": {error}') from None
     return trained_tasks(cards)
 
 

@@ -139,7 +139,7 @@ def train_by_steps(
     plan = plan_steps(config, method, tasks)
     steps, order = len(plan), plan.tasks
     rate = rate or method.learning_rate
-    optimizer = torch.optim.AdamW(_groups(model, config, method, rate), lr=rate)
+    optimizer = torch.optim.AdamW(_groups(model, config, method, rate), lr=rate, fused=True)
     rates = [group["lr"] for group in optimizer.param_groups]
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     progress = load_checkpoint(checkpoint, model, optimizer, identity) if checkpoint.exists() else Progress()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.errors import PolypromptError
 from benchmarks.results import Manifest, Results, read_model
 from harness import execute, jobs, plan, sweep
 from harness.lock import NAME, Busy, locked
@@ -100,6 +101,15 @@ def test_jobs_without_a_grid(write):
     assert chosen(read_plan(write("seeds = 2\n"))) == [("ptuning-v2", 0), ("ptuning-v2", 1)]
     listed = write('[[job]]\nmethod = "linear-probe"\n[[job]]\nmethod = "fine-tune"\n')
     assert chosen(read_plan(listed)) == [("linear-probe", 0), ("fine-tune", 0)]
+
+
+def test_a_listed_job_for_each_task(write):
+    plan = 'tasks = ["mnli", "ax", "rte"]\n[[job]]\ntasks = "each"\nlearning-rate = [0.1]\n[[job]]\nmethod = "lora"\n'
+    jobs = [job.config for job in read_plan(write('suite = ["glue"]\n' + plan, small=""))]
+    assert [job.tasks for job in jobs] == [["mnli", "ax"], ["rte"], ["mnli", "ax", "rte"]]
+    assert [job.learning_rate for job in jobs] == [[0.1], [0.1], []]
+    with pytest.raises(PolypromptError, match=r'\[\[job\]\] 1 tasks = "each": .*nosuch'):
+        read_plan(write('[[job]]\ntasks = "each"\nsuite = ["nosuch"]\n', small=""))
 
 
 def test_the_documented_and_the_published_plan(tmp_path, monkeypatch):
