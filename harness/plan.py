@@ -156,9 +156,11 @@ def _jobs(configs: Iterable[tuple[RunConfig, Mapping[str, Any]]], seeds: int, co
     for config, choice in configs:
         find_method(config.method)
         tasks = chosen_tasks(config)
-        if config.tasks:  # suites of which nothing is asked decide nothing
+        if config.tasks:  # suites of which nothing is asked decide nothing, nor do files of other tasks
             asked = {task.card.suite for task in tasks}
-            config = config.model_copy(update={"suite": [name for name in config.suite if name in asked]})
+            files = {place: file for place, file in config.files.items() if place.rpartition(".")[0] in config.tasks}
+            suites = [name for name in config.suite if name in asked]
+            config = config.model_copy(update={"suite": suites, "files": files})
         read = [(*place, hashed(file)) for *place, file in _files(config, tasks)]
         for number, one in enumerate(with_seeds(config, seeds)):
             name = _name(one, cache.key("job", one.identity, code, repr(read))[:8])

@@ -16,6 +16,7 @@ import pytest
 from benchmarks.errors import PolypromptError
 from benchmarks.results import Manifest, Results, read_model
 from harness import execute, jobs, plan, sweep
+from harness.data import chosen_tasks
 from harness.lock import NAME, Busy, locked
 from harness.methods import METHODS
 from harness.plan import read_plan
@@ -101,6 +102,16 @@ def test_jobs_without_a_grid(write):
     assert chosen(read_plan(write("seeds = 2\n"))) == [("ptuning-v2", 0), ("ptuning-v2", 1)]
     listed = write('[[job]]\nmethod = "linear-probe"\n[[job]]\nmethod = "fine-tune"\n')
     assert chosen(read_plan(listed)) == [("linear-probe", 0), ("fine-tune", 0)]
+
+
+def test_files_of_one_task_do_not_stand_in_the_way_of_others(write, tmp_path):
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    head = f'suite = ["glue", "superglue"]\ntasks = ["rte", "boolq"]\n[files]\n"boolq.train" = ["{tmp_path}/rows.jsonl"]\n'
+    jobs = read_plan(write(head + '[grid]\ntasks = "each"\n', small=""))
+    assert [(job.config.tasks, list(job.config.files)) for job in jobs] == [(["rte"], []), (["boolq"], ["boolq.train"])]
+    assert all(chosen_tasks(job.config) for job in jobs)  # as each run will
+    with pytest.raises(PolypromptError, match=r"--files bool.train: "):
+        read_plan(write(head.replace("boolq.train", "bool.train"), small=""))
 
 
 def test_a_listed_job_for_each_task(write):
