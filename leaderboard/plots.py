@@ -6,15 +6,22 @@ shape too. Pages have the same numbers in a table beside each plot.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import vl_convert
 from markupsafe import Markup
+
+from benchmarks import cache
+
+GIGABYTES = 0.5
+"""Of kept plots; those that were not used for longest go."""
 
 _BASE = "https://vega.github.io/vega-datasets/"
 """What Vega puts in front of a relative link."""
@@ -365,8 +372,14 @@ def _drawn(spec: dict[str, Any]) -> Markup:
     return Markup(_svg(json.dumps(spec | {"config": _CONFIG}, sort_keys=True)))
 
 
-@cache
+@functools.cache
 def _svg(spec: str) -> str:
+    """The SVG of a plot: it takes some 30 ms, so it is kept for the next build."""
+    name = cache.key("plot", spec, version("vl-convert-python"), cache.source_hash(Path(__file__)))
+    return cache.through(name, str, lambda: _new_svg(spec), "plots", GIGABYTES)
+
+
+def _new_svg(spec: str) -> str:
     """The SVG, its links relative again and its size left to the page."""
     svg = vl_convert.vegalite_to_svg(json.loads(spec))
     svg = svg.replace(f'xlink:href="{_BASE}', 'tabindex="-1" href="')  # by keyboard the table beside it is read

@@ -369,6 +369,26 @@ def test_lengths_that_a_sweep_left_are_a_plot(tmp_path: Path) -> None:
     assert sorted(map(int, set(marks))) == [4, 8, 16]
 
 
+def test_a_plot_is_drawn_once_and_a_damaged_one_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POLYPROMPT_CACHE", str(tmp_path))
+    drawn = []
+    draw = plots.vl_convert.vegalite_to_svg
+    monkeypatch.setattr(plots.vl_convert, "vegalite_to_svg", lambda spec: (drawn.append(spec), draw(spec))[1])
+
+    def loss(last: float) -> str:
+        plots._svg.cache_clear()  # as in a new process
+        return plots.loss([(20, 2.0, 0.5), (40, last, 0.7)])
+
+    first = loss(1.0)
+    assert loss(1.0) == first and len(drawn) == 1
+    assert loss(1.5) != first and len(drawn) == 2
+    for file in tmp_path.glob("plots/*.arrow"):
+        file.write_bytes(file.read_bytes()[:-9] + b"x" * 9)
+    assert loss(1.0) == first and len(drawn) == 3
+    monkeypatch.setenv("POLYPROMPT_CACHE", "off")
+    assert loss(1.0) == first and len(drawn) == 4
+
+
 def test_the_front_is_that_of_all_pairs() -> None:
     rng = np.random.default_rng(3)
     for _ in range(50):

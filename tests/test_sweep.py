@@ -106,7 +106,8 @@ def test_jobs_without_a_grid(write):
 
 def test_files_of_one_task_do_not_stand_in_the_way_of_others(write, tmp_path):
     (tmp_path / "rows.jsonl").write_text("{}\n")
-    head = f'suite = ["glue", "superglue"]\ntasks = ["rte", "boolq"]\n[files]\n"boolq.train" = ["{tmp_path}/rows.jsonl"]\n'
+    head = 'suite = ["glue", "superglue"]\ntasks = ["rte", "boolq"]\n[files]\n'
+    head += f'"boolq.train" = ["{tmp_path}/rows.jsonl"]\n'
     jobs = read_plan(write(head + '[grid]\ntasks = "each"\n', small=""))
     assert [(job.config.tasks, list(job.config.files)) for job in jobs] == [(["rte"], []), (["boolq"], ["boolq.train"])]
     assert all(chosen_tasks(job.config) for job in jobs)  # as each run will
