@@ -23,6 +23,7 @@ class TrialRecord(BaseModel):
         origin: who proposed it: "default", "preset NAME", "study NAME", "sampler".
         settings: of the run that it stands for, as in a settings file.
         score: on the held-out rows of the training split, points; of a pruned one the last measurement.
+        error: the standard error of `score`, since other rows might have been held out; None where it is not known.
         curve: (epoch, score) as it was measured; in few-shot (fold, mean over the folds so far).
         values: objective -> value, in the order of the objectives; empty unless the trial is complete.
         seconds: of training. size: bytes of prompt and heads as stored. latency: milliseconds a row.
@@ -37,6 +38,7 @@ class TrialRecord(BaseModel):
     origin: str = "sampler"
     settings: dict[str, Setting] = {}
     score: float | None = None
+    error: float | None = Field(None, ge=0)
     curve: list[tuple[int, float]] = []
     values: dict[str, float] = {}
     seconds: float | None = None
@@ -47,10 +49,10 @@ class TrialRecord(BaseModel):
 
 
 class WinnerRecord(BaseModel):
-    """The best trial, trained again.
+    """The trial that was chosen, trained again.
 
     Attributes:
-        trial: its number. search_score: what the search saw of it, the best of many looks at the same held-out rows.
+        trial: its number. search_score: what the search saw of it on held-out rows; of the best, of many looks at them.
         settings: of its runs. runs: names of their folders, one a seed. seeds: seed -> dev score, points.
         score: the mean over seeds. low, high: its 95 % interval, over other seeds and other rows.
         optimism: `search_score` less `score`.
@@ -109,6 +111,32 @@ class SearchRecord(BaseModel):
         """The complete trial with the best score, the first of equals."""
         complete = [trial for trial in self.trials if trial.state == "complete" and trial.score is not None]
         return max(complete, key=lambda trial: trial.score or 0.0, default=None)
+
+    @property
+    def choice(self) -> TrialRecord | None:
+        """The trial to train again: the default settings, unless the best trial is more than its standard error better.
+
+        That is the one-standard-error rule (Breiman et al., Classification and Regression Trees, 1984, section 3.4.3)
+        with the default for the simplest model: the best of many scores on few rows is often the luckiest.
+        """
+        best = self.best
+        default = next(
+            (trial for trial in self.trials if trial.origin == "default" and trial.state == "complete"), None
+        )
+        if best is None or default is None or default.score is None or best.score is None or best.error is None:
+            return best
+        return default if default.score >= best.score - best.error else best
+
+    @property
+    def kept(self) -> str | None:
+        """Why the default settings were chosen although another trial had a better score; None: they were not."""
+        best, choice = self.best, self.choice
+        if best is None or choice is None or choice is best or best.score is None or best.error is None:
+            return None
+        return (
+            f"the default settings stay: the best of the other trials had {best.score:.2f}, which is less than its "
+            f"standard error of {best.error:.2f} above their {choice.score:.2f}"
+        )
 
 
 def search_schema() -> dict[str, Any]:

@@ -148,7 +148,7 @@ def _tables(found: Sequence[SearchRecord]) -> str:
     for record in found:
         states = [trial.state for trial in record.trials]
         winner, done = record.winner, sum(state in ("complete", "pruned") for state in states)
-        best = record.best
+        best = record.choice
         searched = "" if best is None or best.score is None else f"{best.score:.2f}"
         scored = ("", "", "") if winner is None else (
             f"{winner.score:.2f}", f"{winner.low:.2f} to {winner.high:.2f}", f"{winner.optimism:+.2f}"
@@ -157,9 +157,11 @@ def _tables(found: Sequence[SearchRecord]) -> str:
         lines.append((",".join(record.tasks), done, states.count("pruned"), searched, *scored, _shown(settings)))
         if len(record.objectives) > 1:
             parts.append(_pareto_table(record))
+        if record.kept is not None:
+            parts.append(f"{','.join(record.tasks)}: {record.kept}")
         if winner is not None:
             parts.append(f"{','.join(record.tasks)}: run folders " + " ".join(winner.runs))
-    headers = ("task", "trials", "stopped early", "held-out", "dev", "95 %", "optimism", "best settings")
+    headers = ("task", "trials", "stopped early", "held-out", "dev", "95 %", "optimism", "settings")
     align = ("left", *("right",) * 6, "left")
     table = tabulate(lines, headers=headers, disable_numparse=True, colalign=align if lines else None)
     return "\n\n".join([table, *parts])

@@ -52,6 +52,7 @@ from harness.space import (
     settings_of,
 )
 from harness.study import (
+    DEFAULT,
     NOTE,
     OBJECTIVES,
     ORIGIN,
@@ -116,10 +117,10 @@ def search(settings: Mapping[str, Any], asked: Asked, screen: Screen) -> SearchR
         raise
     record = study.record()
     study.write(record)
-    if record.best is None:
+    if record.choice is None:
         raise PolypromptError(f"{study.folder / FILE}: no trial came to its end: {_first_note(record)}")
     if asked.seeds:
-        record = record.model_copy(update={"winner": study.winner(record.best)})
+        record = record.model_copy(update={"winner": study.winner(record.choice)})
         study.write(record)
     return record
 
@@ -221,7 +222,7 @@ class _Study:
 
             def measured(step: int, value: float) -> None:
                 curve[step] = value
-                if taken.measured(step, value):
+                if taken.measured(step, value) and taken.origin != DEFAULT:  # others are compared with it at the end
                     raise optuna.TrialPruned
 
             timed = "latency" in self._asked.objectives
@@ -237,7 +238,8 @@ class _Study:
                 taken.tell(TrialState.PRUNED if "the loss of task" in str(error) else TrialState.FAIL)
             else:
                 taken.note(_CURVE, list(curve.items()))
-                taken.note(_FOUND, {"seconds": found.seconds, "size": found.size, "latency": found.latency})
+                about = {"seconds": found.seconds, "size": found.size, "latency": found.latency}
+                taken.note(_FOUND, about | {"error": found.error})
                 taken.tell(TrialState.COMPLETE, [_value(found, name) for name in self._asked.objectives])
             shutil.rmtree(place, ignore_errors=True)
             tell()
@@ -291,6 +293,7 @@ class _Study:
             origin=attributes.get(ORIGIN, "sampler"),
             settings={name.replace("_", "-"): value for name, value in settings.items()},
             score=trial.values[0] if complete else curve[-1][1] if curve else None,
+            error=found.get("error"),
             curve=curve,
             values=dict(zip(self._asked.objectives, trial.values, strict=True)) if complete else {},
             seconds=found.get("seconds"),
@@ -330,7 +333,7 @@ class _Study:
         return {name.replace("_", "-"): round(share, 4) for name, share in shares.items()}, step
 
     def winner(self, best: TrialRecord) -> WinnerRecord:
-        """Train the best trial with several seeds, which is the first time that reported rows are read.
+        """Train a trial again with several seeds, which is the first time that reported rows are read.
 
         Raises:
             PolypromptError: a run failed.
@@ -396,7 +399,7 @@ class _Study:
         method = self._method
         default = {name: getattr(self._config, name) for name in KNOWN} | {"learning_rate": method.learning_rate}
         default["head_learning_rate"] = method.learning_rate
-        sought = [("default", default), *_earlier(storage, self._name, about), *_released(cards, method)]
+        sought = [(DEFAULT, default), *_earlier(storage, self._name, about), *_released(cards, method)]
         most = _WARM if self._asked.trials is None else max(1, min(_WARM, self._asked.trials // 3))
         points: dict[str, Proposal] = {}
         for origin, known in sought:

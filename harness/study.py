@@ -47,6 +47,9 @@ GRACE_SECONDS = 120.0
 is looked for, so what was killed there is known at once."""
 
 ORIGIN, FIRST, GIVEN_BACK, SURPLUS, NOTE = "origin", "first", "given-back", "surplus", "note"
+DEFAULT = "default"
+"""Who proposed the default settings."""
+
 _OWNER, _BEAT = "owner", "beat"
 _REDUCTION = 3
 _TRIES = 3
@@ -367,7 +370,7 @@ class Taken:
     """A trial that this process does.
 
     Attributes:
-        number: its own. slot: that of the trial that it goes on with. params: what was drawn.
+        number: its own. slot: that of the trial that it goes on with. params: what was drawn. origin: who proposed it.
     """
 
     def __init__(self, search: Search, trial: optuna.Trial) -> None:
@@ -375,7 +378,9 @@ class Taken:
         self._beaten = time.monotonic()
         self._measured: set[int] = set()
         self.number = trial.number
-        self.slot = slot(search._frozen(trial))
+        frozen = search._frozen(trial)
+        self.slot = slot(frozen)
+        self.origin = str(frozen.user_attrs.get(ORIGIN, "sampler"))
         self.params: dict[str, Value] = dict(trial.params)
 
     def beat(self) -> None:

@@ -7,16 +7,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.errors import PolypromptError
 from benchmarks.records import Split
 from harness.config import RunConfig
 from harness.data import TaskRows
 from harness.device import Device
-from harness.evaluate import compute
+from harness.evaluate import compute, predict
 from harness.feature_cache import CachedEncoder
 from harness.features import TextEncoder
 from harness.held_out import folds
 from harness.initial import make_model, max_positions
+from harness.intervals import standard_error
 from harness.learn import learn, validation_score
 from harness.methods import find_method
 from harness.model import PromptedModel
@@ -41,11 +44,13 @@ class Found:
     Attributes:
         score: on rows that it was not trained on, points: the best epoch on held-out rows, as in a run; with folds the
             mean over them after the last epoch.
+        error: its standard error: by a bootstrap of the rows, or from what the folds differ by.
         seconds: of training, without what others took meanwhile. steps: of the optimiser.
         size: bytes of prompt and heads as they are stored. latency: milliseconds a row; None: it was not asked for.
     """
 
     score: float
+    error: float
     seconds: float
     steps: int
     size: int
@@ -105,8 +110,12 @@ def trial_by_steps(
             scores.append(max(score for _, score in points))
         model = learned.model
     assert last is not None
+    if fold_count:
+        error = float(np.std(scores, ddof=1) / np.sqrt(fold_count)) if fold_count > 1 else 0.0
+    else:
+        error = _error(model, last.encoder, parts[-1][1], device, learned.trunk)
     latency = _latency(model, last.encoder, parts[-1][1], device) if timed else None
-    return Found(sum(scores) / len(scores), seconds, steps, stored_bytes(model), latency)
+    return Found(sum(scores) / len(scores), error, seconds, steps, stored_bytes(model), latency)
 
 
 def stored_bytes(model: PromptedModel) -> int:
@@ -214,6 +223,27 @@ def _beaten(work: Steps, beat: Callable[[], None]) -> Steps:
         return end.value
     finally:
         work.close()
+
+
+def _error(
+    model: PromptedModel,
+    encoder: TextEncoder,
+    rows: Sequence[TaskRows],
+    device: Device,
+    trunk: TrunkCache | None,
+) -> float:
+    """The standard error of `validation_score`, whose tasks and languages are given."""
+    of_tasks = []
+    for task in rows:
+        card = task.task.card
+        parts = [
+            standard_error(card, predict(model, encoder, card, split, device, language, trunk), language)
+            for language, split in task.selecting.items()
+            if split.examples
+        ]
+        if parts:
+            of_tasks.append(float(np.linalg.norm(parts)) / len(parts))
+    return float(np.linalg.norm(of_tasks)) / len(of_tasks)
 
 
 def _latency(model: PromptedModel, encoder: TextEncoder, rows: Sequence[TaskRows], device: Device) -> float:

@@ -24,7 +24,7 @@ from benchmarks.task import Kind, TaskCard
 from harness import search, searching, study, trials
 from harness.config import RunConfig
 from harness.held_out import few_shot, folds
-from harness.intervals import interval
+from harness.intervals import interval, standard_error
 from harness.methods import find_method
 from harness.train import _groups
 
@@ -208,6 +208,26 @@ def test_few_examples_are_cross_validated_and_then_all_of_them_train(go, monkeyp
     assert not manifest.selection.rows
 
 
+def test_the_default_settings_are_tried_to_the_end_and_stay_if_nothing_is_clearly_better(go, monkeypatch, tmp_path):
+    def scored(config, shared, device, place, folds, timed, measured, *more):
+        is_default = config.learning_rate == [find_method("ptuning-v2").learning_rate] and config.prompt_length == 16
+        for _ in range(9 * is_default):  # others are measured before, and are better
+            yield True
+        for epoch in (1, 2):
+            measured(epoch, 50.0 if is_default else 51.0 + epoch)
+            yield True
+        return trials.Found(50.0 if is_default else 53.0, error[0], 1.0, 2, 3, None)
+
+    monkeypatch.setattr(searching, "trial_by_steps", scored)
+    for name, error, stays in (("sure", [2.0], False), ("unsure", [4.0], True)):
+        [record] = go("--trials", 9, "--seeds", 0, out=name)
+        [default] = [trial for trial in record.trials if trial.origin == "default"]
+        assert default.state == "complete", "however bad"
+        assert {trial.error for trial in record.trials if trial.state == "complete"} == {error[0]}
+        assert (record.choice.number == default.number) is stays
+        assert (record.kept is not None) is stays
+
+
 def test_folds_spread_labels_and_keep_contexts_together():
     card = TaskCard(name="t", suite="s", kind=Kind.CLASSIFICATION, metrics=("accuracy",), labels=("a", "b"))
     rows = tuple(Example(str(n), text=f"{n}", label="ab"[n % 2]) for n in range(64))
@@ -231,6 +251,7 @@ def test_the_interval_is_that_of_a_share_and_widens_with_the_spread_of_seeds():
     alone = interval(card, [answers(320)], "en")
     assert alone == pytest.approx(100 * 1.96 * np.sqrt(0.8 * 0.2 / 400), rel=0.1)
     assert interval(card, [answers(320)] * 3, "en") == pytest.approx(alone, rel=0.1), "seeds that agree add nothing"
+    assert standard_error(card, answers(320), "en") == pytest.approx(alone / 1.96, rel=0.3), "of fewer resamples"
     apart = interval(card, [answers(300), answers(320), answers(340)], "en")
     of_seeds = 4.303 * 5 / np.sqrt(3)  # t of two degrees of freedom, a standard deviation of 5 points
     assert apart == pytest.approx(np.hypot(alone, of_seeds), rel=0.1)
@@ -390,7 +411,7 @@ def test_two_searches_of_one_storage_one_killed(kind, backbone, tmp_path):
 def test_the_importance_of_settings_is_that_of_a_score_that_one_of_them_decides(go, monkeypatch, tmp_path):
     def scored(config, *more):
         yield False
-        return trials.Found(100 * config.prompt_dropout, 0.1, 1, 10, None)
+        return trials.Found(100 * config.prompt_dropout, 0.0, 0.1, 1, 10, None)
 
     monkeypatch.setattr(searching, "trial_by_steps", scored)
     [record] = go("--trials", 30, "--seeds", 0, "--sampler", "random")
@@ -410,7 +431,7 @@ def test_of_trials_that_were_stopped_early_scores_at_a_common_step_say_what_is_i
         measured(20, 100 * rate)
         yield False
         measured(30, 1 - rate)
-        return trials.Found(1 - rate, 0.1, 1, 10, None)
+        return trials.Found(1 - rate, 0.0, 0.1, 1, 10, None)
 
     monkeypatch.setattr(searching, "trial_by_steps", scored)
     [record] = go("--trials", 24, "--seeds", 0, "--sampler", "random", "--side-by-side", 1)

@@ -61,6 +61,24 @@ def test_long_names_of_bars_have_room():
     assert left("init") < left("head-learning-rate")
 
 
+def test_the_default_settings_stay_unless_another_trial_is_clearly_better():
+    def chosen(default: float | None, best: float, error: float | None) -> SearchRecord:
+        trials = [trial(0, default), trial(1, best), trial(2, 99.0, "pruned")]
+        trials[0].origin, trials[1].error = "default", error
+        return search(trials=trials)
+
+    assert (chosen(80.0, 82.0, 2.5).choice.number, chosen(80.0, 82.0, 1.5).choice.number) == (0, 1)
+    assert (
+        "had 82.00" in chosen(80.0, 82.0, 2.5).kept
+        and "error of 2.50 above their 80.00" in chosen(80.0, 82.0, 2.5).kept
+    )
+    assert chosen(80.0, 82.0, 1.5).kept is chosen(83.0, 82.0, 2.5).kept is None
+    assert chosen(80.0, 82.0, None).choice.number == 1  # of a search before errors were known
+    unfinished = chosen(None, 82.0, 2.5)
+    unfinished.trials[0].state = "pruned"
+    assert (unfinished.choice.number, unfinished.kept) == (1, None)
+
+
 def test_which_scores_an_importance_is_about_is_said():
     texts = [
         next(drawing.text for drawing in search_view(search(**more), []).drawings if "matter" in drawing.title)
