@@ -121,7 +121,7 @@ class SelectionCard(BaseModel):
             v2's code does: the score is then the best of many looks. "last": nothing, the last epoch counts.
         rows: task -> how many rows selected.
         measured: learning rate -> (step, mean of the tasks' main metrics on those rows).
-        learning_rate, step: what was chosen.
+        learning_rate, step: what was chosen. own: task -> step, where tasks share nothing and each has its best.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -131,6 +131,7 @@ class SelectionCard(BaseModel):
     measured: dict[str, list[tuple[int, float]]]
     learning_rate: float
     step: int
+    own: dict[str, int] = {}
 
 
 class InferenceCard(BaseModel):

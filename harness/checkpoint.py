@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,7 +42,9 @@ class Progress(BaseModel):
         step: steps done. examples: examples (or windows) seen. seconds: spent in training.
         interruptions: times it was continued. curve: a point every few steps.
         passes: into how many passes a batch was split for want of memory.
-        selection: (step, score on the rows that select) each time it was measured. best: the step with the best one.
+        selection: (step, score on the rows that select) each time it was measured. best: the step with the best one; of
+            tasks that share nothing, the last one that was the best of some task.
+        own: task -> (step, score) of the best measurement of the task alone, where tasks share nothing that is trained.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -56,6 +59,14 @@ class Progress(BaseModel):
     passes: int = 1
     selection: list[tuple[int, float]] = []
     best: int | None = None
+    own: dict[str, tuple[int, float]] = {}
+
+    @property
+    def selected(self) -> float:
+        """The score on the rows that select of the weights that are kept; minus infinity if nothing was measured."""
+        if self.own:
+            return sum(score for _, score in self.own.values()) / len(self.own)
+        return max((score for _, score in self.selection), default=float("-inf"))
 
     def followed_by(self, other: Progress) -> Progress:
         """Both trainings as one."""
@@ -68,6 +79,7 @@ class Progress(BaseModel):
                 "passes": max(self.passes, other.passes),
                 "selection": [*self.selection, *((self.step + step, score) for step, score in other.selection)],
                 "best": self.best if other.best is None else self.step + other.best,
+                "own": {task: (self.step + step, score) for task, (step, score) in other.own.items()},
                 "curve": [*self.curve, *(point.after(self) for point in other.curve)],
             }
         )
@@ -82,10 +94,16 @@ def save_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer, progress
     write_atomic(path, save({name: value.contiguous().cpu() for name, value in tensors.items()}, metadata))
 
 
-def save_trained(path: Path, model: nn.Module, identity: str) -> None:
-    """Write the trained weights alone, atomically."""
-    tensors = {name: weight.detach().contiguous().cpu() for name, weight in _trained(model).items()}
-    write_atomic(path, save(tensors, {"identity": identity}))
+def save_trained(path: Path, model: nn.Module, identity: str, names: Collection[str] | None = None) -> None:
+    """Write the trained weights alone, atomically.
+
+    Args:
+        names: of the weights to write; all others stay as they are in the file. None: all.
+    """
+    trained = {name: weight.detach().contiguous().cpu() for name, weight in _trained(model).items()}
+    if names is not None and path.exists():
+        trained = _read(path)[1] | {name: trained[name] for name in names}
+    write_atomic(path, save(trained, {"identity": identity}))
 
 
 def load_trained(path: Path, model: nn.Module, identity: str) -> None:

@@ -83,8 +83,8 @@ def learn(
         model = make()
         trunk = keep(model)
 
-        def validate(model: PromptedModel = model, trunk: TrunkCache | None = trunk) -> float:
-            return validation_score(model, selecting, encoder, device, trunk)
+        def validate(model: PromptedModel = model, trunk: TrunkCache | None = trunk) -> dict[str, float]:
+            return validation_scores(model, selecting, encoder, device, trunk)
 
         def once(
             name: str,
@@ -120,10 +120,10 @@ def learn(
         measured[f"{rate:g}"] = progress.selection
         seconds, steps = seconds + progress.seconds, steps + progress.step
         found = Learned(model, rate, progress, seconds, steps, measured, trunk)
-        if best is None or _best(progress) > _best(best.progress):
+        if best is None or progress.selected > best.progress.selected:
             best = found
         if len(rates) > 1:
-            screen.say(f"learning rate {rate:g}: {_best(progress):.2f} on the rows that select")
+            screen.say(f"learning rate {rate:g}: {progress.selected:.2f} on the rows that select")
     assert best is not None
     return Learned(best.model, best.rate, best.progress, seconds, steps, measured, best.trunk)
 
@@ -135,8 +135,20 @@ def validation_score(
     device: Device,
     trunk: TrunkCache | None = None,
 ) -> float:
-    """The mean over tasks of their main metric on the rows that select, in points; of a task over its languages."""
-    scores = []
+    """The mean of `validation_scores` over tasks."""
+    scores = validation_scores(model, rows, encoder, device, trunk)
+    return sum(scores.values()) / len(scores)
+
+
+def validation_scores(
+    model: PromptedModel,
+    rows: Sequence[TaskRows],
+    encoder: TextEncoder,
+    device: Device,
+    trunk: TrunkCache | None = None,
+) -> dict[str, float]:
+    """Task -> its main metric on the rows that select, in points, the mean over its languages."""
+    scores = {}
     for task_rows in rows:
         card = task_rows.task.card
         found = []
@@ -146,8 +158,8 @@ def validation_score(
                 if device.leads:
                     found.append(next(iter(score(card, predictions, language).values())))
         if found:
-            scores.append(sum(found) / len(found))
-    return device.first(lambda: sum(scores) / len(scores))
+            scores[card.name] = sum(found) / len(found)
+    return device.first(lambda: scores)
 
 
 def selection_of(config: RunConfig, rows: Sequence[TaskRows], learned: Learned) -> SelectionCard:
@@ -162,13 +174,10 @@ def selection_of(config: RunConfig, rows: Sequence[TaskRows], learned: Learned) 
         measured={rate: list(points) for rate, points in learned.measured.items()},
         learning_rate=learned.rate,
         step=learned.progress.best or learned.progress.step,
+        own={task: step for task, (step, _) in learned.progress.own.items()},
     )
 
 
 def _behind(report: Report, prefix: str, steps: int) -> Report:
     """Told a training that comes after others: its names get a prefix and its steps those before."""
     return lambda values, step: report({prefix + name: value for name, value in values.items()}, steps + step)
-
-
-def _best(progress: Progress) -> float:
-    return max((value for _, value in progress.selection), default=float("-inf"))

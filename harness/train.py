@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,7 @@ def train_by_steps(
     identity: str,
     screen: Screen,
     rate: float | None = None,
-    validate: Callable[[], float] | None = None,
+    validate: Callable[[], Mapping[str, float]] | None = None,
     report: Report = lambda values, step: None,
     on_step: Callable[[int], None] = lambda step: None,
     trunk: TrunkCache | None = None,
@@ -122,8 +122,9 @@ def train_by_steps(
         identity: of settings and data; a checkpoint with another one is refused.
         screen: shows progress.
         rate: learning rate; None: the method's.
-        validate: measures the model as it is, higher is better; asked after each epoch. The weights with the best
-            score (the first of equals) are what the model has in the end. None: those of the last step.
+        validate: measures the model as it is, task -> score, higher is better; asked after each epoch. The weights with
+            the best mean (the first of equals) are what the model has in the end. Where tasks share nothing that is
+            trained, each ends with those that were best for it. None: the weights of the last step.
         report: told the numbers of each point of the curve and of each measurement, and before the first step nothing
             but where the training goes on.
         on_step: called before each step with its number, for tests.
@@ -147,6 +148,7 @@ def train_by_steps(
         raise PolypromptError(f"{checkpoint}: not every process sees this file; all machines need the same run folder")
     device.spread(trained)
     best = checkpoint.with_name("best.safetensors")
+    apart = _apart(model, tasks)
     drawn = [int((order[: progress.step] == number).sum()) for number in range(len(tasks))]
     _set_mode(model, method, config)
     states = [trunk and trunk.rows(task.features, model.prompt_of(task.task.card, task.language)) for task in tasks]
@@ -189,7 +191,7 @@ def train_by_steps(
                 report(_shown(progress, rate * decayed), progress.step)
             measured = validate is not None and (plan.epochs(progress.step) > plan.epochs(step) or done)
             if measured:
-                _measure(model, progress, validate, best, identity, device)
+                _measure(model, progress, validate, best, identity, device, apart)
                 report({"select/score": progress.selection[-1][1]}, progress.step)
                 _set_mode(model, method, config)
             bar.step(f"loss {progress.loss:.3f}, right {100 * (progress.score or 0):.1f} %")
@@ -200,7 +202,8 @@ def train_by_steps(
                 if stop:
                     device.wait()  # until the checkpoint is there: a launcher kills the rest once one has ended
                     raise Interrupted
-    if progress.best is not None and progress.best != progress.step:
+    kept = {step for step, _ in progress.own.values()} or {progress.best}
+    if progress.best is not None and kept != {progress.step}:
         load_trained(best, model, identity)
     model.eval()
     return progress
@@ -310,16 +313,45 @@ def _is_memory(error: BaseException) -> bool:
     return any(words in str(error) for words in ("can't allocate memory", "not enough memory", "out of memory"))
 
 
+def _apart(model: PromptedModel, tasks: Sequence[TaskTraining]) -> dict[str, frozenset[str]]:
+    """Task -> names of its trained weights, where several tasks are trained and no weight is of two; else nothing."""
+    trained = [name for name, weight in model.named_parameters() if weight.requires_grad]
+    parts: dict[str, frozenset[str]] = {}
+    for card in (task.task.card for task in tasks):
+        own = f"heads.{card.answered_by}.", f"prompt.tasks.{card.name}."
+        parts[card.name] = frozenset(name for name in trained if name.startswith(own))
+    several = len(parts) > 1 and sum(map(len, parts.values())) == len(trained) == len(
+        frozenset().union(*parts.values())
+    )
+    return parts if several else {}
+
+
 def _measure(
-    model: PromptedModel, progress: Progress, validate: Callable[[], float], best: Path, identity: str, device: Device
+    model: PromptedModel,
+    progress: Progress,
+    validate: Callable[[], Mapping[str, float]],
+    best: Path,
+    identity: str,
+    device: Device,
+    apart: Mapping[str, frozenset[str]],
 ) -> None:
-    """Ask how good the model is now, and keep its weights when it never was better."""
-    score = validate()
+    """Ask how good the model is now, and keep its weights when it never was better; those of each task, if `apart`."""
+    scores = validate()
+    score = sum(scores.values()) / len(scores)
     progress.selection.append((progress.step, score))
-    if progress.best is None or score > max(old for _, old in progress.selection[:-1]):
+    if apart and scores.keys() <= apart.keys():
+        better = {task for task, value in scores.items() if task not in progress.own or value > progress.own[task][1]}
+        progress.own |= {task: (progress.step, scores[task]) for task in better}
+        unmeasured = apart.keys() - scores.keys()  # nothing selects, so the last weights are theirs
+        names = frozenset().union(*(apart[task] for task in better | unmeasured))
+    else:
+        better = {""} if progress.best is None or score > max(old for _, old in progress.selection[:-1]) else set()
+        names = None
+    if better:
         progress.best = progress.step
+    if better or names:
         if device.leads:
-            save_trained(best, model, identity)
+            save_trained(best, model, identity, names)
         device.wait()
 
 

@@ -106,8 +106,7 @@ def trial_by_steps(
             scores.append(score)
             measured(number, sum(scores) / len(scores))
         else:
-            [points] = learned.measured.values()
-            scores.append(max(score for _, score in points))
+            scores.append(learned.progress.selected)
         model = learned.model
     assert last is not None
     if fold_count:

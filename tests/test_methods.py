@@ -254,7 +254,7 @@ def test_prompts_in_the_input_are_shared_in_every_way(sharing, tmp_path):
 def test_each_learning_rate_begins_with_an_encoder_of_its_own(tmp_path, monkeypatch):
     """A second LoRA on top of the first one would be stored as what it never was alone."""
     scores = count()  # each epoch is better than the ones before, so the second rate is chosen
-    monkeypatch.setattr(harness.learn, "validation_score", lambda *_: float(next(scores)))
+    monkeypatch.setattr(harness.learn, "validation_scores", lambda *_: {"demo-topic": float(next(scores))})
     stored = []
     for name, rates in (("two", [5e-3, 5e-2]), ("one", [5e-2])):
         run = run_of("lora", "bert", tmp_path / name, tasks=["demo-topic"], learning_rate=rates)

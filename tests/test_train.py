@@ -34,10 +34,14 @@ def examples(count: int) -> tuple[Example, ...]:
     )
 
 
-def prepare(method_name, tmp_path, **settings):
-    card = TaskCard(name="task", suite="test", kind=Kind.CLASSIFICATION, labels=LABELS, metrics=("accuracy",))
+def rows_of(name):
+    card = TaskCard(name=name, suite="test", kind=Kind.CLASSIFICATION, labels=LABELS, metrics=("accuracy",))
     task = Task(card, source=None, title="", licence="", url="", how_to_get="")  # rows are given, none are read
-    rows = [TaskRows(task, {"en": Split(examples(22))}, {}, {}, {}, frozenset())]
+    return TaskRows(task, {"en": Split(examples(22))}, {}, {}, {}, frozenset())
+
+
+def prepare(method_name, tmp_path, tasks=("task",), **settings):
+    rows = [rows_of(name) for name in tasks]
     settings = {"seed": 3, "prompt_length": 3, "pooling": "mean", "max_steps": 9, "epochs": 9} | settings
     settings = settings if "tokens_per_batch" in settings else {"batch": 4} | settings
     config = RunConfig(method=method_name, **settings)
@@ -275,7 +279,7 @@ def test_the_best_measured_weights_are_kept(tmp_path):
 
         def validate():
             seen.append([weight.detach().clone() for weight in model.parameters() if weight.requires_grad])
-            return next(answers)
+            return {"task": next(answers)}
 
         return model, go, validate
 
@@ -292,13 +296,50 @@ def test_the_best_measured_weights_are_kept(tmp_path):
     close([weight for weight in model.parameters() if weight.requires_grad], seen[1], 0)
 
 
+@pytest.mark.parametrize("interrupted", [False, True])
+@pytest.mark.parametrize(("method", "sharing", "apart"), [
+    ("ptuning-v2", "separate", True), ("linear-probe", "shared", True), ("ptuning-v2", "shared", False),
+    ("ptuning-v2", "low-rank", False),
+])  # fmt: skip
+def test_tasks_that_share_nothing_end_with_their_own_best_weights(method, sharing, apart, interrupted, tmp_path):
+    """Of two tasks the first is best after one epoch, the second after two, and their mean after three."""
+    scores = [{"one": 9.0, "two": 1.0}, {"one": 3.0, "two": 8.0}, {"one": 7.0, "two": 7.0}]
+    settings = {"max_steps": None, "epochs": 3, "sharing": sharing, "checkpoint_seconds": 1e-9}
+    seen = []
+
+    def validate():
+        seen.append(
+            {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
+        )
+        if interrupted and len(seen) == 2:
+            seen.pop()
+            raise KeyboardInterrupt
+        return scores[len(seen) - 1]
+
+    model, _, _, go = prepare(method, tmp_path, ("one", "two"), **settings)
+    if interrupted:
+        with pytest.raises(KeyboardInterrupt):
+            go(validate=validate)
+        interrupted = False
+        model, _, _, go = prepare(method, tmp_path, ("one", "two"), **settings)
+    progress = go(validate=validate)
+    assert [score for _, score in progress.selection] == [5.0, 5.5, 7.0]
+    assert progress.own == ({"one": (12, 9.0), "two": (24, 8.0)} if apart else {})
+    assert (progress.best, progress.selected) == ((24, 8.5) if apart else (36, 7.0))
+    for name, weight in model.named_parameters():
+        if weight.requires_grad:
+            epoch = (0 if ".one." in name else 1) if apart else 2
+            assert torch.equal(weight, seen[epoch][name]), name
+            assert not torch.equal(weight, seen[1 - epoch if apart else 1][name]), name
+
+
 def rates_of(monkeypatch, folder, **settings):
     """What was seen before each step -> the rate of that step, by the optimiser; and the steps of measurements."""
     used = []
     step = torch.optim.AdamW.step
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: used.append(self.param_groups[0]["lr"]) or step(self))
     _, training, _, go = prepare("linear-probe", folder, learning_rate=0.02, **settings)
-    progress = go(validate=lambda: 0.0)
+    progress = go(validate=lambda: {"task": 0.0})
     monkeypatch.setattr(torch.optim.AdamW, "step", step)
     seen = [0]
     for number in range(progress.step):
