@@ -76,6 +76,7 @@ class RunConfig(BaseModel):
         max_length: pieces a row, in place of each task's own; None: each task's own.
         decay: of the learning rate: linear to zero, or by a factor of 0.95 after each epoch (the authors' code for
             tagging and question answering).
+        warmup: over this share of the training the learning rate rises to what it then decays from.
         batch: examples a step; None where `tokens_per_batch` decides: as many as fit into so many pieces with padding,
             at least one. Epochs, rates and the mixture of tasks then count examples in place of steps.
         learning_rate: of AdamW; of several the one that selects best; empty: the method's.
@@ -142,6 +143,7 @@ class RunConfig(BaseModel):
     learning_rate: Annotated[list[Annotated[float, Field(gt=0)]], BeforeValidator(_listed)] = []
     head_learning_rate: Annotated[float, Field(gt=0)] | None = None
     decay: Literal["linear", "exponential"] = "linear"
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
     weight_decay: Annotated[float, Field(ge=0)] | None = None
     splits: list[Literal["train", "dev", "test"]] = []
     max_train: Positive | None = None

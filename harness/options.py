@@ -50,6 +50,7 @@ OPTIONS = {
     "learning_rate": "of AdamW; of several, such as 5e-3,1e-2, the one that selects best; default: the method's",
     "head_learning_rate": "of the heads alone; default: that of all",
     "decay": "of the learning rate: linear (to zero), exponential (0.95 an epoch)",
+    "warmup": "share of the training over which the learning rate rises before it decays, such as 0.1",
     "selection": "what chooses the epoch and the rate: held-out (a part of train), paper (the reported rows), last",
     "shots": "train on so many rows a task and language, and select on as many others",
     "shots_seed": "of the choice of those rows",

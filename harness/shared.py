@@ -32,13 +32,13 @@ _OF_TRAINING = {
     *("start_from", "start_from_sha256"),
     *("sharing", "rank", "reparameterise", "prompt_dropout", "lora_rank", "lora_alpha", "pooling", "head"),
     *("sampling", "temperature", "epochs", "max_steps", "patience", "batch", "tokens_per_batch", "micro_batch"),
-    *("learning_rate", "head_learning_rate", "decay", "weight_decay", "checkpoint_activations"),
+    *("learning_rate", "head_learning_rate", "decay", "warmup", "weight_decay", "checkpoint_activations"),
 }
 """Settings that do not decide on rows."""
 
 _OF_OPTIMISER = {
     *("seed", "out", "name", "checkpoint_seconds", "tracker", "sampling", "temperature", "patience", "batch"),
-    *("tokens_per_batch", "micro_batch", "learning_rate", "head_learning_rate", "decay", "weight_decay"),
+    *("tokens_per_batch", "micro_batch", "learning_rate", "head_learning_rate", "decay", "warmup", "weight_decay"),
     "prompt_dropout",
 }
 """Settings that do not decide on what is computed without gradients, but for how often."""

@@ -224,8 +224,11 @@ def plan_steps(config: RunConfig, method: Method, tasks: Sequence[TaskTraining])
 
 
 def decay(config: RunConfig, plan: Course, step: int) -> float:
-    """By what the learning rate of a step is multiplied."""
-    return 1 - int(plan.seen[step]) / plan.total if config.decay == "linear" else EXPONENT ** plan.epochs(step)
+    """By what the learning rate of a step is multiplied: as in transformers' schedules with warm-up, the first by 0."""
+    done, warmup = int(plan.seen[step]) / plan.total, config.warmup
+    if done < warmup:
+        return done / warmup
+    return (1 - done) / (1 - warmup) if config.decay == "linear" else EXPONENT ** plan.epochs(step)
 
 
 def _backward(

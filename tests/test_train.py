@@ -5,6 +5,7 @@ import errno
 import pytest
 import torch
 from tiny import LAYERS, tiny_model, tiny_tokenizer
+from transformers import get_linear_schedule_with_warmup
 
 import harness.attention
 import harness.checkpoint
@@ -364,6 +365,29 @@ def test_rates_and_measurements_count_examples(decay, tmp_path, monkeypatch):
     both = runs[0].keys() & runs[1].keys()
     assert {0, 22, 44} <= both
     assert [runs[0][n] for n in both] == [runs[1][n] for n in both]
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.25])
+def test_rates_with_a_warmup_are_those_of_transformers(warmup, tmp_path, monkeypatch):
+    """6 steps an epoch, of which 4 epochs: 24 steps."""
+    used = []
+    step = torch.optim.AdamW.step
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: used.append(self.param_groups[0]["lr"]) or step(self))
+    settings = {"learning_rate": 0.02, "epochs": 4, "max_steps": None, "warmup": warmup}
+    prepare("linear-probe", tmp_path, **settings)[-1]()
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.02)
+    peer = get_linear_schedule_with_warmup(optimizer, round(24 * warmup), 24)
+    expected = []
+    for _ in range(24):
+        expected.append(peer.get_last_lr()[0])
+        optimizer.step()
+        peer.step()
+    assert used[: len(expected)] == pytest.approx(expected)
+    assert len(used) == 24
+    used.clear()
+    prepare("linear-probe", tmp_path / "exponential", **settings, decay="exponential")[-1]()
+    rising = [0.02 * n / 6 for n in range(6)] if warmup else [0.02] * 6
+    assert used == pytest.approx(rising + [0.02 * 0.95**epoch for epoch in (1, 2, 3) for _ in range(6)])
 
 
 def test_the_last_of_a_fixed_number_of_steps_has_the_last_rate(tmp_path, monkeypatch):
