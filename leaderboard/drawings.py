@@ -13,7 +13,7 @@ from typing import Any
 from markupsafe import Markup
 
 from leaderboard import plots
-from leaderboard.board import Board, Row, RunView, Table, TaskView
+from leaderboard.board import UNRANKED, Board, Flag, Row, RunView, Standing, Table, TaskView
 from leaderboard.costs import COSTS
 from leaderboard.names import language_name, words
 from leaderboard.runs import INCIDENTAL
@@ -42,13 +42,15 @@ def name_of(row: Row) -> str:
 
 
 def pareto_plots(table: Table, page: Callable[[Row], str]) -> list[Plot]:
-    """The first column of a suite's table against each cost that at least two ranked systems know."""
+    """The first column of a suite's table against each cost that at least two of its comparable systems know."""
     found = []
+    comparable, said = _comparable(table)
     for cost in COSTS:
         dots = []
-        for at, row in enumerate(table.rows):
-            amount, figure = cost.of(row.cost), table.figure(at, 0)
-            if amount is not None and figure is not None and figure.rank is not None:
+        for at in comparable:
+            row, figure = table.rows[at], table.figure(at, 0)
+            amount = cost.of(row.cost)
+            if amount is not None and figure is not None:
                 dot = plots.Dot(name_of(row), amount.value, figure.score, figure.low, figure.high, page(row))
                 dots.append((row, dot))
         if len({dot.cost for _, dot in dots}) < 2:
@@ -57,7 +59,7 @@ def pareto_plots(table: Table, page: Callable[[Row], str]) -> list[Plot]:
         marked = [(row, replace(dot, front=one)) for (row, dot), one in zip(dots, on, strict=True)]
         shown = sorted((dot for _, dot in marked), key=lambda dot: (not dot.front, -dot.score))[:MOST_DOTS]
         best = sorted(((dot.cost, row) for row, dot in marked if dot.front), key=lambda pair: pair[0])
-        text = f"{len(best)} of {len(dots)} ranked systems are on the front: no other is both cheaper and better."
+        text = f"{said}{len(best)} of {len(dots)} systems are on the front: no other is both cheaper and better."
         if len(shown) < len(dots):
             text += f" Drawn are these and the best others, {MOST_DOTS} in all."
         svg = plots.pareto(shown, cost.axis, table.columns[0].title)
@@ -71,6 +73,28 @@ def pareto_plots(table: Table, page: Callable[[Row], str]) -> list[Plot]:
             )
         )
     return found
+
+
+def _comparable(table: Table) -> tuple[list[int], str]:
+    """Rows whose first figures may stand in one plot, and a sentence where they are not whole averages.
+
+    The ranked ones; where fewer than two are ranked, the most rows that lack the same tasks.
+    """
+    ranked, alike = [], dict[tuple[int, ...], list[int]]()
+    for at, row in enumerate(table.rows):
+        figure = table.figure(at, 0)
+        if figure is None or row.standing is Standing.QUOTED:
+            continue
+        if figure.rank is not None:
+            ranked.append(at)
+        elif figure.flags & UNRANKED == Flag.PARTIAL and not (table.flags[at, 1:] & UNRANKED).any():
+            has = tuple(number for number, score in enumerate(table.score[at]) if math.isfinite(score))
+            alike.setdefault(has, []).append(at)
+    most = max(alike.values(), key=len, default=[])
+    if len(ranked) > 1 or len(most) < 2:
+        return ranked, ""
+    parts, whole = int(table.parts[most[0], 0]), table.columns[0].parts
+    return most, f"No two systems have all tasks. These have the same {parts} of {whole}, over which the average is. "
 
 
 def gap_plot(task: TaskView) -> Plot | None:

@@ -26,6 +26,9 @@ GIGABYTES = 0.5
 _BASE = "https://vega.github.io/vega-datasets/"
 """What Vega puts in front of a relative link."""
 
+_AMOUNT = "format(datum.value, datum.value < 1 ? '~g' : '~s')"
+"""A number on an axis: 2k for two thousand, but 0.01 rather than 10m."""
+
 _CONFIG = {
     "background": None,
     "font": "system-ui, sans-serif",
@@ -92,7 +95,7 @@ def pareto(dots: Sequence[Dot], axis: str, score: str) -> Markup:
         "type": "quantitative",
         "title": axis,
         "scale": {"type": "log"} if wide else {"zero": False, "nice": True},
-        "axis": {"format": "~s", "grid": False, "tickCount": 6},
+        "axis": {"labelExpr": _AMOUNT, "grid": False, "tickCount": 6},
     }
     y = {"field": "score", "type": "quantitative", "title": score, "scale": {"zero": False}}
     values = [

@@ -636,16 +636,20 @@ class _Maker:
         return tuple(views)
 
     def _members(self, columns: Sequence[_Made]) -> list[int]:
-        """Rows that have a figure in one of the columns; in the order of the first one, those without a rank behind."""
-        has = ~np.isnan(np.stack([made.score for made in columns])).all(axis=0)
-        score, flags = columns[0].score, columns[0].flags
+        """Rows that have a figure in one of the columns, in the order of the first one; those without a rank behind.
 
-        def order(row: int) -> tuple[bool, bool, float, str]:
+        Of those the ones that lack least come first.
+        """
+        has = ~np.isnan(np.stack([made.score for made in columns])).all(axis=0)
+        score, flags, parts = columns[0].score, columns[0].flags, columns[0].parts
+
+        def order(row: int) -> tuple[bool, bool, int, float, str]:
             entry = self.rows[row]
-            ranked = not np.isnan(score[row]) and not flags[row] & UNRANKED
+            known = not np.isnan(score[row])
+            ranked = known and not flags[row] & UNRANKED
             quoted = entry.standing is Standing.QUOTED
             name = f"{entry.method}\0{entry.backbone}\0{entry.id}"
-            return quoted, not ranked, -float(score[row]) if ranked else 0.0, name
+            return quoted, not ranked, -int(parts[row]) if known else 0, -float(score[row]) if known else 0.0, name
 
         return sorted(np.flatnonzero(has).tolist(), key=order)
 

@@ -369,6 +369,27 @@ def test_lengths_that_a_sweep_left_are_a_plot(tmp_path: Path) -> None:
     assert sorted(map(int, set(marks))) == [4, 8, 16]
 
 
+def test_systems_that_lack_the_same_tasks_are_compared_where_none_has_all(tmp_path: Path) -> None:
+    """A: 2 tasks, b and c: the same 3, of which c is the better; d: 3 others."""
+    skills = {"a": (GLUE[:2], 0.9), "b": (GLUE[:3], 0.3), "c": (GLUE[:3], 0.8), "d": (GLUE[1:4], 0.9)}
+    for name, (cards, skill) in skills.items():
+        facts = {"trainable": 100 + ord(name), "share": float(ord(name))}
+        write_run(tmp_path / f"runs/{name}", cards, method=name, skill=skill, splits=GLUE_SPLITS, **facts)
+    build([tmp_path / "runs"], tmp_path / "site")
+    page = Page(tmp_path / "site/suites/glue/cost.html")
+    systems = [row[0].split()[0] for row in page.tables[-1][1:] if "quoted" not in row[0]]
+    assert systems[-2:] == ["b", "a"], "with fewer tasks behind, and of as many the better one in front"
+    assert set(systems[:2]) == {"c", "d"}
+    assert "These have the same 3 of 9" in page.text and "1 of 2 systems" not in page.text
+    assert "2 of 2 systems are on the front" in page.text, "b is worse and trains less"
+    write_run(tmp_path / "runs/e", GLUE, method="e", splits=GLUE_SPLITS)
+    build([tmp_path / "runs"], tmp_path / "site")
+    assert "These have the same" in Page(tmp_path / "site/suites/glue/cost.html").text, "one alone has all"
+    write_run(tmp_path / "runs/f", GLUE, method="f", splits=GLUE_SPLITS, share=1.0)
+    build([tmp_path / "runs"], tmp_path / "site")
+    assert "These have the same" not in Page(tmp_path / "site/suites/glue/cost.html").text
+
+
 def test_a_plot_is_drawn_once_and_a_damaged_one_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POLYPROMPT_CACHE", str(tmp_path))
     drawn = []
