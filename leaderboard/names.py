@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 
 from babel import Locale
@@ -88,3 +88,10 @@ def count(number: int) -> str:
 def thousands(number: int) -> str:
     """With separators."""
     return f"{number:,}"
+
+
+def named(names: Sequence[str], most: int = 12) -> str:
+    """Names in a sentence; of very many the first ones."""
+    if len(names) <= most:
+        return ", ".join(names)
+    return f"{', '.join(names[: most - 2])} and {len(names) - most + 2} others"

@@ -51,7 +51,7 @@ from leaderboard.bootstrap import (
 )
 from leaderboard.digest import Digest, Place, stream_of
 from leaderboard.facts import cost_of, curve_of, export_of, relative_latency
-from leaderboard.names import language_name, script_name, words
+from leaderboard.names import language_name, named, script_name, words
 from leaderboard.quoted import Quote, quotes
 from leaderboard.ranking import ranks
 from leaderboard.runs import Run, collect_runs, joined_by_seed
@@ -322,7 +322,7 @@ class _Maker:
             tasks = [task for part in parts for task in part]
             column = Column(
                 name, "average" if name == "average" else "category", title,
-                f"official average over {', '.join(tasks)}", (f"{len(parts)} task{'s' if len(parts) > 1 else ''}",),
+                f"official average over {named(tasks)}", (f"{len(parts)} task{'s' if len(parts) > 1 else ''}",),
                 parts=len(parts), key=self._key(suite.name, suite.name, name, f"{suite.title}: {title}"),
             )  # fmt: skip
             made.append(self._join(column, total))
@@ -357,7 +357,7 @@ class _Maker:
             )  # fmt: skip
             made = self._join(column, part, beside, ranked=len(self.groups) <= MANY_ROWS)
             columns.append(made)
-            shown = replace(column, id=card.name, kind="task", title=card.name, full=title, note=(words(main),))
+            shown = replace(made.column, id=card.name, kind="task", title=card.name, full=title, note=(words(main),))
             self.by_language.setdefault(language, []).append(replace(made, column=shown))
         complete = max(len(card.languages), 1)
         for total in totals.values():

@@ -474,6 +474,22 @@ def test_a_row_of_figures_is_its_figures(board: Board) -> None:
             assert table.figures(row) == tuple(table.figure(row, column) for column in range(len(table.columns)))
 
 
+def test_chance_of_a_language_is_that_of_its_predictions(runs: Path, board: Board) -> None:
+    """The page of a language has a column a task; each task's page has one a language."""
+    seen = 0
+    for language in board.languages:
+        for column in language.table.columns:
+            [record] = {
+                record.chance[column.metric]
+                for folder in ("prompt-s0", "prompt-s1")
+                for record in read_model(runs / folder / "results.json", Results).records
+                if (record.task, record.language) == (column.task, language.code)
+            }
+            assert column.chance == pytest.approx(record, abs=1e-3)
+            seen += 1
+    assert seen > 5
+
+
 def test_an_average_over_fewer_says_so_and_has_no_rank(board: Board) -> None:
     found = figure(suite_table(board), "part", "average")
     assert found is not None and Flag.PARTIAL in found.flags and found.parts == 1 and found.rank is None

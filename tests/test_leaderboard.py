@@ -32,7 +32,7 @@ from leaderboard import plots
 from leaderboard.assets import datatables
 from leaderboard.build import build, write
 from leaderboard.examples import may_be_shown
-from leaderboard.names import points, script_name, size, slugs
+from leaderboard.names import named, points, script_name, size, slugs
 
 GLUE = [task.card for task in find_suite("glue").tasks]
 GLUE_SPLITS = {task.name: task.eval_split for task in find_suite("glue").tasks}
@@ -367,6 +367,12 @@ def test_lengths_that_a_sweep_left_are_a_plot(tmp_path: Path) -> None:
     assert "Prompt length" in page and "slots in each prompted layer" in page
     marks = re.findall(r'aria-label="slots in each prompted layer: (\d+)', page)
     assert sorted(map(int, set(marks))) == [4, 8, 16]
+
+
+def test_of_very_many_names_the_first_are_named() -> None:
+    assert named(list("abc")) == "a, b, c"
+    assert named(list("abcdefghijkl")).endswith("k, l")
+    assert named(list("abcdefghijklm"), 5) == "a, b, c and 10 others"
 
 
 def test_systems_that_lack_the_same_tasks_are_compared_where_none_has_all(tmp_path: Path) -> None:
