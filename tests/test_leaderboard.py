@@ -369,6 +369,24 @@ def test_lengths_that_a_sweep_left_are_a_plot(tmp_path: Path) -> None:
     assert sorted(map(int, set(marks))) == [4, 8, 16]
 
 
+@pytest.mark.parametrize(
+    ("chosen", "said"),
+    [
+        ({"step": 1200}, "held-out: step 1,200, learning rate 0.02"),
+        ({"step": 0}, "held-out: learning rate 0.02"),  # of runs that became one
+        (
+            {"step": 1200, "own": {"cola": 40, "sst2": 1200}},
+            "of each task its own step (cola 40, sst2 1,200), learning",
+        ),
+    ],
+)
+def test_the_page_of_a_run_says_what_was_selected(chosen: dict[str, object], said: str, tmp_path: Path) -> None:
+    selection = {"rule": "held-out", "rows": {}, "measured": {}, "learning_rate": 0.02} | chosen
+    write_run(tmp_path / "runs/a", GLUE[:1], selection=selection, splits=GLUE_SPLITS)
+    build([tmp_path / "runs"], tmp_path / "site")
+    assert said in " ".join(Page(tmp_path / "site/runs/a/index.html").text.split())
+
+
 def test_of_very_many_names_the_first_are_named() -> None:
     assert named(list("abc")) == "a, b, c"
     assert named(list("abcdefghijkl")).endswith("k, l")
