@@ -1,0 +1,72 @@
+"""results/ and REPORT.md: scores follow from predictions, no text is passed on, tables are those of the runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.results import Results, read_model, read_predictions
+from leaderboard.build import build
+from leaderboard.runs import read_run, run_folders
+from leaderboard.summary import as_tables, summarise
+from leaderboard.tables import make_board
+from leaderboard.veil import FIRST, is_veiled
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "results"
+RUNS = run_folders(RESULTS / "runs")
+LABEL = 24
+"""No label or tag has more characters."""
+
+
+@pytest.fixture(scope="module")
+def summary():
+    return json.loads((RESULTS / "summary.json").read_text(encoding="utf-8"))
+
+
+def test_there_are_runs_and_they_are_small():
+    assert RUNS
+    assert sum(file.stat().st_size for file in RESULTS.rglob("*") if file.is_file()) < 20e6
+
+
+@pytest.mark.parametrize("folder", RUNS, ids=lambda folder: folder.name)
+def test_scores_follow_from_predictions(folder):
+    run = read_run(folder)
+    assert run.digest.verified
+    assert not run.digest.doubts
+
+
+@pytest.mark.parametrize("folder", RUNS, ids=lambda folder: folder.name)
+def test_no_text_of_the_data_is_passed_on(folder):
+    cards = read_run(folder).cards
+    for record in read_model(folder / "results.json", Results).records:
+        card = cards[record.task]
+        rows = read_predictions(folder / record.predictions)
+        for row in rows:
+            for answer in (row.value, row.gold):
+                texts = [answer] if isinstance(answer, str) else answer if isinstance(answer, tuple) else []
+                for text in texts:
+                    if is_veiled(card):
+                        assert all(sign == " " or ord(sign) >= FIRST[0] for sign in text)
+                    else:
+                        assert len(text) <= LABEL
+
+
+def test_its_pages_are_built(tmp_path):
+    report = build([RESULTS / "runs"], tmp_path / "site")
+    assert report.complaints == []
+    page = (tmp_path / "site" / "suites" / "glue" / "index.html").read_text(encoding="utf-8")
+    assert all(method in page for method in ("fine-tune", "ptuning-v2", "linear-probe"))
+
+
+def test_the_summary_is_that_of_the_runs(summary):
+    assert summary == json.loads(json.dumps(summarise(make_board([RESULTS / "runs"]))))
+
+
+def test_the_report_has_the_tables_of_the_summary(summary):
+    report = (ROOT / "REPORT.md").read_text(encoding="utf-8")
+    tables = as_tables(summary).split("\n\n")[1::2]
+    assert tables
+    assert all(table in report for table in tables)
