@@ -346,13 +346,12 @@ def _measure(
         better = {task for task, value in scores.items() if task not in progress.own or value > progress.own[task][1]}
         progress.own |= {task: (progress.step, scores[task]) for task in better}
         unmeasured = apart.keys() - scores.keys()  # nothing selects, so the last weights are theirs
-        names = frozenset().union(*(apart[task] for task in better | unmeasured))
+        names, improved = frozenset().union(*(apart[task] for task in better | unmeasured)), bool(better)
     else:
-        better = {""} if progress.best is None or score > max(old for _, old in progress.selection[:-1]) else set()
-        names = None
-    if better:
+        names, improved = None, progress.best is None or score > max(old for _, old in progress.selection[:-1])
+    if improved:
         progress.best = progress.step
-    if better or names:
+    if improved or names:
         if device.leads:
             save_trained(best, model, identity, names)
         device.wait()

@@ -377,7 +377,7 @@ def _drawn(spec: dict[str, Any]) -> Markup:
 
 @functools.cache
 def _svg(spec: str) -> str:
-    """The SVG of a plot: it takes some 30 ms, so it is kept for the next build."""
+    """The SVG of a plot, kept for the next build: drawing one takes far longer than reading it."""
     name = cache.key("plot", spec, version("vl-convert-python"), cache.source_hash(Path(__file__)))
     return cache.through(name, str, lambda: _new_svg(spec), "plots", GIGABYTES)
 

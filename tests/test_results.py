@@ -65,6 +65,31 @@ def test_the_summary_is_that_of_the_runs(summary):
     assert summary == json.loads(json.dumps(summarise(make_board([RESULTS / "runs"]))))
 
 
+def test_the_first_paragraph_of_the_report_is_that_of_the_summary(summary):
+    """Means over the tasks of sentences and of tags, which no table has, and how far prompts are behind."""
+    first = " ".join((ROOT / "REPORT.md").read_text(encoding="utf-8").split("\n\n")[1].split())
+
+    def mean(row, of_tags):
+        chosen = [task for name, task in row["tasks"].items() if name.startswith("conll.") is of_tags]
+        return f"{sum(task['languages']['en']['score'] for task in chosen) / len(chosen):.1f}"
+
+    ends = {"fine-tune": "each task alone", "ptuning-v2": "each task alone", "shared": "specialise"}
+    rows = {
+        name: row
+        for name, end in ends.items()
+        for row in summary["rows"]
+        if row["method"] == ("ptuning-v2" if name == "shared" else name) and row["prompt"].endswith(end)
+    }
+    tags, sentences = ({name: mean(row, of_tags) for name, row in rows.items()} for of_tags in (True, False))
+    assert f"it has {tags['ptuning-v2']} against {tags['fine-tune']}" in first
+    assert f"of sentences {sentences['ptuning-v2']} against {sentences['fine-tune']}" in first
+    assert f"{sentences['shared']} on sentences and {tags['shared']} on tags" in first
+    for name in ("ptuning-v2", "shared"):
+        [apart] = [one for one in summary["comparisons"] if one["first"] == rows[name]["id"]]
+        assert f"{-apart['difference']:.1f}" in first and f"{-apart['high']:.1f} to {-apart['low']:.1f}" in first
+        assert f"{rows[name]['means']['english']['score']:.1f}" in first
+
+
 def test_the_report_has_the_tables_of_the_summary(summary):
     report = (ROOT / "REPORT.md").read_text(encoding="utf-8")
     tables = as_tables(summary).split("\n\n")[1::2]
