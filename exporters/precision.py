@@ -443,13 +443,15 @@ class _Int4(_Rewriter):
         high = self.node("Mul", [high, sixteenth], f"{result}.high.shifted")
         both = self.node("Concat", [low, high], f"{result}.float", axis=-1)
         whole = self.node("Sub", [both, self.constant("float:8", np.array(8, np.float32))], f"{result}.whole")
-        blocks = self.constant(f"{table}.blocks", np.array([0, 0, -1, BLOCK]))
-        whole = self.node("Reshape", [whole, blocks], f"{result}.blocks")
+        # places are [batch, seq] or [pieces]
+        blocks = self.node("Reshape", [whole, self.constant("blocks", np.array([-1, BLOCK]))], f"{result}.blocks")
         scale = self.node("Gather", [scales, places], f"{result}.scales")
         scale = self.node("Cast", [scale], f"{result}.scales.float", to=TensorProto.FLOAT)
-        scale = self.node("Unsqueeze", [scale, self.constant("int64:last", np.array([-1]))], f"{result}.scales.block")
-        product = self.node("Mul", [whole, scale], f"{result}.product")
-        self.node("Reshape", [product, self.constant(f"{table}.width", np.array([0, 0, width]))], result)
+        scale = self.node(
+            "Reshape", [scale, self.constant("block scales", np.array([-1, 1]))], f"{result}.scales.block"
+        )
+        product = self.node("Mul", [blocks, scale], f"{result}.product")
+        self.node("Reshape", [product, self.node("Shape", [both], f"{result}.shape")], result)
 
 
 def _halved(array: Floats) -> Made:

@@ -21,6 +21,7 @@ from test_session import examples
 import exporters.engines
 import exporters.export
 import exporters.inspect
+import exporters.precision
 import exporters.verify
 from benchmarks.errors import PolypromptError
 from benchmarks.records import Example
@@ -30,6 +31,7 @@ from exporters.batching import Pace
 from exporters.bundle import CARD, Form, Parity, open_bundle, read_card, read_tasks
 from exporters.engines import has_operator, has_streams, installed, open_engine, run_side_by_side, streams_of
 from exporters.export import export, graph_of
+from exporters.graph import build_graph
 from exporters.native_form import build_native
 from exporters.precision import Precision, in_precision
 from exporters.session import Session
@@ -107,6 +109,28 @@ def test_all_graphs_have_one_file_of_weights(precision: Precision, tmp_path: Pat
             in_precision(graph, precision).backbone.write(file)
         files.append((tmp_path / name).read_bytes())
     assert files[0] == files[1]
+
+
+@pytest.mark.parametrize("name", WITH_OPERATOR)
+def test_embeddings_in_blocks_of_int4(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of pieces behind each other, where the padded graph has rows of them: the same outputs."""
+    monkeypatch.setattr(exporters.precision, "LARGE", 1000)
+    model = tiny_prompted("bert")
+    card = tiny_bundle(tmp_path / "bundle", model)
+    feeds = mixed_batch(model, len(CARDS))
+    feeds |= rows_asked(card, feeds["task_id"]) | read_tasks(tmp_path / "bundle", card)[1]
+    outputs = {task.output for task in card.tasks if task.output != "token_logits"}
+    found = []
+    for form, build in (("padded", build_graph), ("native", build_native)):
+        graph = in_precision(graph_of(model, build), Precision.INT4)
+        graph.backbone.inline(graph.model.graph.initializer)
+        assert "word.int4" in {one.name for one in graph.model.graph.initializer}
+        onnx.save(graph.model, tmp_path / f"{form}.onnx")
+        engine = open_engine(name, tmp_path / f"{form}.onnx", native=form == "native")
+        found.append(engine.run(outputs, {one.name: feeds[one.name] for one in graph.model.graph.input}))
+    for output in outputs:
+        most = 0.3 if name.endswith("bf16") else 1e-4
+        np.testing.assert_allclose(found[1][output], found[0][output], rtol=0, atol=most, err_msg=output)
 
 
 # --- in a session ---------------------------------------------------------------------------------------------------
