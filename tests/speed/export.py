@@ -5,6 +5,8 @@ Runs have random prompts of 16 slots in all layers, one a task. Exports are writ
 16 tasks : 1 task: seconds and bytes of one bundle with 16 tasks beside one with a single task.
 16 exports : 16 tasks: that bundle beside a `torch.onnx.export` for each task; one of them is done and counted 16 times.
 memory: what a process holds with a session of 1, 8 and 64 tasks open, beside one task.
+forms: what each further graph of the same bundle adds to a process that opens it and computes a batch with it, over the
+size of the weights, by engine; pages of a file that two graphs map count once.
 add: milliseconds that `exporters.add` works on a further task, beside the comparison on real rows.
 all tasks : one task: an answer for all of 16 tasks that share a prompt in one pass, beside an answer for one.
 """
@@ -32,6 +34,7 @@ from benchmarks.results import Manifest, write_model
 from exporters.add import add
 from exporters.bundle import Form, complete_or_absent, write_bundle
 from exporters.export import beside, describe, graph_of, tensors_of
+from exporters.precision import Precision
 from exporters.session import Session
 from exporters.together import side_by_side
 from harness.backbone import Backbone, load_backbone
@@ -39,7 +42,7 @@ from harness.config import RunConfig, save_config
 from harness.model import PromptedModel
 from harness.screen import Screen
 from harness.store import save_weights
-from tests.speed.exported import cards, prompted
+from tests.speed.exported import bundle_of, cards, prompted
 from tests.speed.inference import Plain, timed
 from tests.speed.ratios import Spread, interleave, ratios, spread
 
@@ -53,6 +56,28 @@ from exporters.session import Session
 session = Session(Path(sys.argv[1]))
 import re
 print(re.search(r"VmRSS:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+"""
+
+FORMS = """
+import sys
+from pathlib import Path
+from exporters.bench import batch_of
+from exporters.bundle import read_card, read_tasks
+from exporters.engines import has_streams, run_side_by_side, streams_of
+from exporters.pace import Graphs
+folder, name = Path(sys.argv[1]), sys.argv[2]
+card = read_card(folder)
+tensors = read_tasks(folder, card)[1]
+graphs = Graphs(folder, card, name)
+held = lambda: int(Path("/proc/self/smaps_rollup").read_text().split("Pss:")[1].split()[0])
+before = held()
+for form in [*graphs.forms, *(["streams"] if "native" in graphs.forms and has_streams(name) else [])]:
+    engine = graphs.open(form)
+    engine.keep(tensors)
+    feeds, output = batch_of(card, [16, 24], 20000)
+    run_side_by_side(engine, [([output], feeds)] * streams_of(engine))
+    print(form, held() - before)
+    before = held()
 """
 
 
@@ -115,6 +140,18 @@ def held(bundle: Path) -> float:
     return int(done.stdout) / 1024
 
 
+def forms(bundle: Path, engine: str) -> dict[str, float]:
+    """MiB that each further graph of a bundle adds to a process, by form; the first is padded.
+
+    Raises:
+        PolypromptError: it failed.
+    """
+    done = subprocess.run([sys.executable, "-c", FORMS, bundle, engine], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise PolypromptError(f"{bundle}: {done.stderr.strip()}")
+    return {form: int(added) / 1024 for form, added in (line.split() for line in done.stdout.splitlines())}
+
+
 def measure(name: str, folder: Path, rounds: int, screen: Screen) -> dict[str, Spread]:
     """All figures of one encoder."""
     backbone, found = load_backbone(name), {}
@@ -138,6 +175,13 @@ def measure(name: str, folder: Path, rounds: int, screen: Screen) -> dict[str, S
     found["MiB with 1 task"] = spread([one])
     for count in (8, MOST):
         found[f"memory, {count} tasks : 1 task"] = spread([held(folder / f"held-{count}") / one])
+    for precision in (Precision.FP32, Precision.INT8):
+        bundle = folder / f"forms-{precision}"
+        card = bundle_of(models[1], cards(1), bundle, precision)
+        weights = (bundle / "backbone.bin").stat().st_size / 2**20
+        for engine in card.parity:
+            for form, added in forms(bundle, engine).items():
+                found[f"memory, {precision}, {engine}, {form} : weights"] = spread([added / weights])
     screen.say(f"{name}: a further task")
     run = save_run(models[1], folder / "run")
     added = [add(folder / "16", run, {"task-0": f"further-{number}"}, rows=0)[1] for number in range(rounds + 1)]
