@@ -38,7 +38,7 @@ from harness.config import load_config
 from harness.device import find_device
 from harness.evaluate import compute
 from harness.features import Feature
-from harness.heads import HeadKind
+from harness.heads import HeadKind, HeadLayers
 from harness.methods import Weights, find_method
 from harness.store import load_run
 
@@ -126,14 +126,14 @@ def fitted(
     Raises:
         PolypromptError: the graph has no room for them, or a name is taken; says which.
     """
-    run, blueprint = manifest.run, Blueprint(card.placement, card.pooling, card.readout)
+    run, blueprint = manifest.run, Blueprint(card.placement, card.pooling, card.readout, card.head_layers)
     reason = _mismatch(card, trained, manifest)
     if reason:
         raise PolypromptError(f"{run} does not fit {bundle}: {reason}; it needs a bundle of its own")
     readout = _readout(bundle, card, trained)
     if readout is not None and trained.readout is not None and not _equal(readout, frozen_layers(trained.readout, ())):
         raise PolypromptError(f"{run} does not fit {bundle}: its {trained.kind} has other weights")
-    tensors = trained.tensors(blueprint, card.backbone.hidden, readout)
+    tensors = trained.tensors(blueprint, card.backbone, readout)
     file = tasks_file(tensors)
     for name in names:
         if name not in {task.name for task in trained.cards}:
@@ -163,6 +163,9 @@ def _mismatch(card: BundleCard, trained: Trained, manifest: Manifest) -> str:
             return f"{name} trains the encoder itself"
     if trained.pooling is not card.pooling and any(OUTPUTS[task.kind] == "sequence_logits" for task in trained.cards):
         return f"it reads {trained.pooling}, the bundle {card.pooling} (--pooling)"
+    reads_all = trained.head_layers is HeadLayers.ALL and card.head_layers is HeadLayers.LAST
+    if reads_all and any(OUTPUTS[task.kind] == "token_logits" for task in trained.cards):
+        return "its heads read all layers, and the bundle gives them the last one alone (--head-layers)"
     if trained.kind not in (HeadKind.LINEAR, card.readout):
         return f"its heads are of the kind {trained.kind}, the bundle's {card.readout} (--head)"
     if own is None:

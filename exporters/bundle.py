@@ -30,7 +30,7 @@ from exporters.engines import EngineCard
 from exporters.graph import Graph, Output
 from exporters.store import known_sha256, put
 from exporters.tasks import TASKS, Tensors, merge
-from harness.heads import HeadKind, Pooling
+from harness.heads import HeadKind, HeadLayers, Pooling
 from harness.lock import Busy, locked
 from harness.placement import Placement
 
@@ -72,6 +72,10 @@ class StoredFile(BaseModel):
 
     bytes: int
     sha256: str
+
+
+def _is_last(value: object) -> bool:
+    return value == HeadLayers.LAST
 
 
 def _is_none(value: object) -> bool:
@@ -294,7 +298,8 @@ class BundleCard(BaseModel):
         form: how rows are answered.
         backbone: the encoder. precision: of its weights and of the products with them.
         placement: where the graph has room for prompts; None: nowhere.
-        pooling: what linear sequence heads read. readout: what others read, see `exporters.graph.Blueprint`.
+        pooling: what linear sequence heads read. readout: what others read. head_layers: what those of tags and answers
+            read, see `exporters.graph.Blueprint`.
         token_types: the graph has the input `token_type_ids`.
         pad_id: piece that fills rows up. mask_id: the mask piece; None: the tokenizer has none.
         max_positions: pieces that the encoder takes.
@@ -318,6 +323,7 @@ class BundleCard(BaseModel):
     placement: Placement | None
     pooling: Pooling
     readout: HeadKind = HeadKind.LINEAR
+    head_layers: HeadLayers = Field(default=HeadLayers.LAST, exclude_if=_is_last)
     token_types: bool
     pad_id: int
     mask_id: int | None = None

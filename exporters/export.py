@@ -267,10 +267,12 @@ def _contents(
         placement = trained.prompt.placement
         prompt = Prompt(trained.prompt.bank[one.row : one.row + 1].float().cpu().numpy(), placement, [0])
     readout = model.readout if model.readout is not None and model.readout.reads(card) else None
-    blueprint = Blueprint(placement, model.pooling, HeadKind.LINEAR if readout is None else readout.kind)
+    kind = HeadKind.LINEAR if readout is None else readout.kind
+    blueprint = Blueprint(placement, model.pooling, kind, model.head_layers)
     layers = () if placement is None else placement.layers or ()
     frozen = None if readout is None else frozen_layers(readout, [card])
-    tensors = task_tensors([card], trained.heads, backbone.hidden, prompt, frozen, layers)
+    width = blueprint.token_width(backbone.hidden, backbone.layers)
+    tensors = task_tensors([card], trained.heads, backbone.hidden, prompt, frozen, layers, width)
     masked = blueprint.readout is HeadKind.VERBALISER
     return Contents(
         card=card,
@@ -317,7 +319,7 @@ def blueprint_of(model: PromptedModel) -> Blueprint:
 
 def tensors_of(model: PromptedModel, cards: Sequence[TaskCard]) -> Tensors:
     """What the graph of a prompted model is fed for the given tasks."""
-    return Trained.of_model(model, cards).tensors(blueprint_of(model), model.backbone.hidden)
+    return Trained.of_model(model, cards).tensors(blueprint_of(model), model.backbone.card)
 
 
 def describe(model: PromptedModel, manifest: Manifest) -> BundleCard:
@@ -331,6 +333,7 @@ def describe(model: PromptedModel, manifest: Manifest) -> BundleCard:
         placement=blueprint.placement,
         pooling=blueprint.pooling,
         readout=blueprint.readout,
+        head_layers=blueprint.head_layers,
         token_types=backbone.token_types,
         pad_id=backbone.pad_id,
         mask_id=backbone.mask_id,

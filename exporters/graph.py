@@ -15,7 +15,7 @@ from exporters.disentangled import distance_bias, read_stands, stands, stands_be
 from exporters.nodes import Nodes
 from exporters.tensors import TensorFile
 from exporters.weights import EncoderWeights, Linear
-from harness.heads import HeadKind, Pooling
+from harness.heads import HeadKind, HeadLayers, Pooling
 from harness.placement import Placement, Positions
 
 OPSET = 24
@@ -47,11 +47,17 @@ class Blueprint:
         pooling: what linear sequence heads read.
         readout: what stands before the heads of the sequence tasks that read it: nothing (linear), the encoder's
             pooler, or its masked-LM head.
+        head_layers: what the heads of tags and answers read.
     """
 
     placement: Placement | None
     pooling: Pooling = Pooling.CLS
     readout: HeadKind = HeadKind.LINEAR
+    head_layers: HeadLayers = HeadLayers.LAST
+
+    def token_width(self, hidden: int, layers: int) -> int:
+        """Of what the heads of tags and answers read, by the width and the number of the encoder's layers."""
+        return hidden * (layers + 1 if self.head_layers is HeadLayers.ALL else 1)
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,7 @@ class Rows(NamedTuple):
         states: [rows, seq, hidden]. task: [rows]. lengths: pieces, [rows]. prompt: row of the prompts, [rows].
         longest: number of pieces that any row has, [1]. asked: how many rows are asked for, [1]: where it is none,
             one piece of one row is computed all the same, since Attention refuses an empty batch.
+        below: what entered each layer, [rows, seq, hidden]; nothing where no head reads it.
     """
 
     states: str
@@ -94,6 +101,7 @@ class Rows(NamedTuple):
     prompt: str | None
     longest: str
     asked: str
+    below: tuple[str, ...] = ()
 
 
 class Place(NamedTuple):
@@ -136,24 +144,31 @@ class Writer(Nodes):
         prompt = None if self.placement is None else self.of_task("task_prompt", "task_id")
         longest = self.node("Shape", ["input_ids"], start=1, end=2)
         rows = Rows(self.embeddings(prompt), "task_id", "lengths", prompt, longest, "")
-        return rows._replace(states=self.layers(rows, self.places(rows, 0, len(self.weights.layers) - 1)))
+        return self.layers(rows, self.places(rows, 0, len(self.weights.layers) - 1))
 
-    def layers(self, rows: Rows, places: Sequence[Place | None]) -> str:
-        """Some layers from the first one on, [rows, seq, hidden].
+    def layers(self, rows: Rows, places: Sequence[Place | None]) -> Rows:
+        """The rows behind some layers, from the first one on.
 
         Args:
             places: of the prefixes in each of them.
         """
         for number, place in enumerate(places):
-            rows = rows._replace(states=self.layer(number, rows, place))
-        return rows.states
+            rows = self.entering(rows)._replace(states=self.layer(number, rows, place))
+        return rows
+
+    def entering(self, rows: Rows) -> Rows:
+        """Rows that keep what enters the next layer, where heads read it."""
+        if self.blueprint.head_layers is HeadLayers.LAST:
+            return rows
+        return rows._replace(below=(*rows.below, self.padded(rows.states)))
 
     def outputs(self, rows: Rows) -> list[onnx.ValueInfoProto]:
         """The last layer, of each row what is read, and the heads."""
-        whole, *some = self.last_layer(rows)
+        whole, *some = self.last_layer(self.entering(rows))
         if self.placement is not None and self.placement.layers is None:
-            begin, first = self.integers([0]), self.integers([1])
-            whole = whole._replace(states=self.node("Slice", [whole.states, begin, whole.longest, first], "pieces"))
+            limits = self.integers([0]), whole.longest, self.integers([1])
+            below = tuple(self.node("Slice", [states, *limits]) for states in whole.below)
+            whole = whole._replace(states=self.node("Slice", [whole.states, *limits], "pieces"), below=below)
         if some:
             states = plain = some[0]
         else:
@@ -223,10 +238,12 @@ class Writer(Nodes):
             some = self.node("Slice", [some, self.integers([0]), size, self.integers([1])])
             return self.node("Reshape", [some, self.integers([0, 0, width])])  # Slice hides the width from inference
 
-        states, pair = taken(rows.states, self.weights.hidden), taken(pair, 2 * self.weights.hidden)
+        hidden = self.weights.hidden
+        states, pair = taken(rows.states, hidden), taken(pair, 2 * hidden)
+        below = tuple(taken(states, hidden) for states in rows.below) if name == "whole_rows" else ()
         lengths = self.node("Min", [self.node("Gather", ["lengths", which]), longest])
         prompt = None if rows.prompt is None else self.node("Gather", [rows.prompt, which])
-        return Rows(states, self.node("Gather", ["task_id", which]), lengths, prompt, longest, count), pair
+        return Rows(states, self.node("Gather", ["task_id", which]), lengths, prompt, longest, count, below), pair
 
     def layer(self, number: int, rows: Rows, place: Place | None) -> str:
         """One layer of the encoder but the last, [rows, seq, hidden].
@@ -485,7 +502,11 @@ class Writer(Nodes):
 
     def token_logits(self, rows: Rows) -> onnx.ValueInfoProto:
         """Scores of each piece, [wholes, seq, labels]."""
-        self.asked_for(self.heads("token_logits", rows), rows, "token_logits")
+        states, width = rows.states, None
+        if rows.below:
+            states = self.node("Concat", [*rows.below, rows.states], axis=-1)
+            width = self.blueprint.token_width(self.weights.hidden, len(self.weights.layers))
+        self.asked_for(self.heads("token_logits", rows._replace(states=states), width), rows, "token_logits")
         return helper.make_tensor_value_info("token_logits", TensorProto.FLOAT, ["wholes", "pieces", "token_labels"])
 
     def asked_for(self, states: str, rows: Rows, name: str) -> str:

@@ -65,7 +65,7 @@ class _Native(Writer):
         self.starts_of("lengths", self.starts)
         prompt = None if self.placement is None else self.of_task("task_prompt", "task_id")
         rows = Rows(self.embeddings(prompt), "task_id", "lengths", prompt, longest, "")
-        return rows._replace(states=self.layers(rows, [None] * (len(self.weights.layers) - 1)))
+        return self.layers(rows, [None] * (len(self.weights.layers) - 1))
 
     def column(self, name: str) -> str:
         """[rows, 1] of [rows]"""
@@ -167,7 +167,14 @@ class _Native(Writer):
         last = self.node("Sub", [self.node("Gather", ["lengths", "whole_rows"]), self.integers([1])])
         place = self.node("Min", [self.numbers, self.column(last)])  # behind a row's end its last piece again
         place = self.node("Add", [self.column(begin), place])
-        found = [chosen_rows("whole_rows", self.node("Gather", [states, place]))]
+        whole = chosen_rows("whole_rows", self.node("Gather", [states, place]))
+        if rows.below:
+            begin = self.node("Gather", [first, "whole_rows"])
+            place = self.node("Add", [self.column(begin), self.node("Min", [self.numbers, self.column(last)])])
+            place = self.node("Unsqueeze", [place, self.integers([-1])])
+            # GatherND, see below
+            whole = whole._replace(below=tuple(self.node("GatherND", [below, place]) for below in rows.below))
+        found = [whole]
         if one is not None:
             place = self.node("Unsqueeze", [self.node("Gather", [starts, "sequence_rows"]), self.integers([1, 2])])
             # no second Gather of the same states: ONNX Runtime looks for pairs that split them, and fails in that

@@ -32,7 +32,7 @@ class _Packed(Writer):
     inside = False
     """Whether states are packed where the writer is."""
 
-    def layers(self, rows: Rows, places: Sequence[Place | None]) -> str:
+    def layers(self, rows: Rows, places: Sequence[Place | None]) -> Rows:
         """See `Writer`."""
         if not can_pack(self.blueprint, len(self.weights.layers)):
             return super().layers(rows, places)
@@ -44,10 +44,10 @@ class _Packed(Writer):
         number = self.node("Sub", [count, self.integers([1])])
         self.node("Reshape", [number, self.node("Shape", ["input_ids"])], self.rows_of_pieces)
         self.inside = True
-        states = super().layers(rows._replace(states=self.packed(rows.states)), places)
-        states = self.padded(states)
+        rows = super().layers(rows._replace(states=self.packed(rows.states)), places)
+        rows = rows._replace(states=self.padded(rows.states))
         self.inside = False
-        return states
+        return rows
 
     def padded(self, states: str) -> str:
         """See `Writer`; [batch, seq, width] of [pieces, width]."""

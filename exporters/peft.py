@@ -122,6 +122,8 @@ def form_of(model: PromptedModel, card: TaskCard) -> Form:
     """
     if card.kind is Kind.RETRIEVAL:
         return Form(TaskType.FEATURE_EXTRACTION, {}, "the mean of last_hidden_state over real pieces, at length one")
+    if model.below(card):
+        raise PolypromptError(f"task {card.name}: peft has no class with a head over all layers (--head-layers all)")
     head, readout, family = model.all_heads[card.answered_by], model.readout, model.backbone.card.family
     weights = {"weight": head.weight.detach(), "bias": head.bias.detach()}
     if readout is None or not readout.reads(card):

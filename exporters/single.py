@@ -17,7 +17,7 @@ from exporters.graph import Blueprint, Graph
 from exporters.nodes import Nodes
 from exporters.weights import EncoderWeights, Linear
 from harness.features import MASK_POSITION
-from harness.heads import HeadKind, Pooling
+from harness.heads import HeadKind, HeadLayers, Pooling
 from harness.placement import Positions
 
 OPSET = 18
@@ -77,9 +77,10 @@ class _Single(Nodes):
         self.mask = self.node("Unsqueeze", [bias, self.integers([1, 2])], "mask")
         if self.slots:
             self.wide_mask = self.node("Pad", [self.mask, self.integers([0] * 7 + [self.slots])], "wide_mask")
+        entered = [states]
         for number in range(len(self.weights.layers) - 1):
-            states = self.layer(number, states)
-        return Graph(self.model(self.results(states), OPSET), self.backbone)
+            entered.append(self.layer(number, entered[-1]))
+        return Graph(self.model(self.results(entered), OPSET), self.backbone)
 
     @property
     def slots(self) -> int:
@@ -227,8 +228,13 @@ class _Single(Nodes):
         share = self.node("Add", [self.node("Erf", [self.node("Div", [states, root])]), one])
         return self.node("Mul", [self.node("Mul", [states, share]), half])
 
-    def results(self, states: str) -> list[onnx.ValueInfoProto]:
-        """The last layer and the outputs of the kind of task."""
+    def results(self, entered: Sequence[str]) -> list[onnx.ValueInfoProto]:
+        """The last layer and the outputs of the kind of task.
+
+        Args:
+            entered: what entered each layer, [rows, seq, hidden]
+        """
+        states = entered[-1]
         last = len(self.weights.layers) - 1
         batch, seq, hidden = "batch_size", "sequence_length", self.weights.hidden
         if self.card.kind in (Kind.CLASSIFICATION, Kind.REGRESSION, Kind.CHOICE):
@@ -238,6 +244,8 @@ class _Single(Nodes):
             self.node("Identity", [states], "last_hidden_state")
             self.unit_vector(self.mean(states))
             return [_floats("last_hidden_state", [batch, seq, hidden]), _floats("sentence_embedding", [batch, hidden])]
+        if self.blueprint.head_layers is HeadLayers.ALL:
+            states = self.node("Concat", [*map(self.pieces, entered), states], axis=-1)
         if self.card.kind is Kind.TAGGING:
             self.head("token_logits", states, "logits")
             return [_floats("logits", [batch, seq, self.columns("token_logits")])]

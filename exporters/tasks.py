@@ -67,6 +67,7 @@ def task_tensors(
     prompt: Prompt | None = None,
     readout: Readout | None = None,
     layers: Sequence[int] = (),
+    token_width: int | None = None,
 ) -> Tensors:
     """Inputs of the graph by their names.
 
@@ -75,12 +76,14 @@ def task_tensors(
         heads: by task. hidden: width of the encoder.
         prompt: prompts of all tasks. readout: layers that some of them read instead.
         layers: those in which the graph has room for prompts; none where prompts are vectors in front.
+        token_width: of what the graph gives the heads of tags and answers, of which a head that is narrower reads the
+            last columns; None: hidden.
 
     Returns:
         `task_prompt` [tasks], row of the prompts; `layer.N.prefix_key` and `prefix_value` [prompt, slot, hidden], or
         `prompt` [prompt, slot, embedding]; `prompt_lengths` [layer, prompt], how many of these slots a prompt has,
         where vectors in front count as one layer. For both kinds of logits `KIND.head` [tasks], row of the heads,
-        `KIND.weight` [head, hidden, labels] and `KIND.bias` [head, 1, labels]; with a readout the same as
+        `KIND.weight` [head, width, labels] and `KIND.bias` [head, 1, labels]; with a readout the same as
         `sequence_logits.readout`, `sequence_logits.plain` [tasks, 1, 1], false for the tasks that read it, its own
         layers, and of a masked-LM head `read_position` [tasks], the piece that is read.
     """
@@ -88,7 +91,7 @@ def task_tensors(
     tensors: Tensors = {} if prompt is None else _prompts(prompt, layers, hidden)
     plain = [card for card in _answered(cards, "sequence_logits") if card not in behind]
     tensors |= _bank("sequence_logits", cards, plain, heads, hidden)
-    tensors |= _bank("token_logits", cards, _answered(cards, "token_logits"), heads, hidden)
+    tensors |= _bank("token_logits", cards, _answered(cards, "token_logits"), heads, token_width or hidden)
     if readout is not None:
         tensors["readout.dense.weight"], tensors["readout.dense.bias"] = readout.dense.weight, readout.dense.bias
         if readout.norm is not None:
@@ -143,7 +146,8 @@ def _bank(
     weight = np.zeros((max(len(owners), 1), width, labels), np.float32)
     bias = np.zeros((max(len(owners), 1), 1, labels), np.float32)
     for number, head in enumerate(heads[owner] for owner in owners):
-        weight[number, :, : len(head.bias)], bias[number, :, : len(head.bias)] = head.weight.T, head.bias
+        weight[number, -head.weight.shape[1] :, : len(head.bias)] = head.weight.T
+        bias[number, :, : len(head.bias)] = head.bias
     # Another task has no row here: its result is not read, row 0 stands in.
     rows = [owners.index(card.answered_by) if card in answered else 0 for card in cards]
     return {f"{name}.head": np.array(rows, np.int64), f"{name}.weight": weight, f"{name}.bias": bias}

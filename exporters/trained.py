@@ -12,14 +12,14 @@ from safetensors.numpy import load_file
 from torch import nn
 
 from benchmarks.errors import PolypromptError
-from benchmarks.results import Manifest
+from benchmarks.results import BackboneCard, Manifest
 from benchmarks.task import Kind, TaskCard
 from exporters.bundle import BundledTask
 from exporters.graph import OUTPUTS, Blueprint
 from exporters.tasks import Head, Prompt, Readout, Tensors, task_tensors
 from exporters.weights import Floats, Linear, Norm
 from harness.config import RunConfig
-from harness.heads import HeadKind, Pooling, head_kind
+from harness.heads import HeadKind, HeadLayers, Pooling, head_kind
 from harness.model import HEADS, PromptedModel
 from harness.placement import Positions
 from harness.readout import Readout as FrozenLayers
@@ -47,6 +47,7 @@ class Trained:
         cards: the tasks. heads: by the task that owns it.
         prompt: of all tasks; None: none has one.
         pooling: what linear heads read. readout: layers that other heads read.
+        head_layers: what the heads of tags and answers read.
     """
 
     cards: Sequence[TaskCard]
@@ -54,13 +55,14 @@ class Trained:
     prompt: PromptBank | None
     pooling: Pooling
     readout: FrozenLayers | None
+    head_layers: HeadLayers = HeadLayers.LAST
 
     @classmethod
     def of_model(cls, model: PromptedModel, cards: Sequence[TaskCard]) -> Trained:
         """What a model has of this."""
         heads = {name: Head(*_weight_bias(head)) for name, head in model.all_heads.items()}
         prompt = None if model.prompt is None else model.prompt.fold(model.tasks)
-        return cls(cards, heads, prompt, model.pooling, model.readout)
+        return cls(cards, heads, prompt, model.pooling, model.readout, model.head_layers)
 
     @classmethod
     def of_run(cls, run: Path, manifest: Manifest, config: RunConfig) -> Trained:
@@ -82,7 +84,7 @@ class Trained:
             readout = read_readout(run)
             heads |= {name: Head(*_weight_bias(head)) for name, head in readout.words.items()}
         prompt = PromptBank.read(run) if (run / PROMPT).exists() else None
-        return cls(manifest.tasks, heads, prompt, config.pooling, readout)
+        return cls(manifest.tasks, heads, prompt, config.pooling, readout, config.head_layers)
 
     @property
     def kind(self) -> HeadKind:
@@ -109,13 +111,13 @@ class Trained:
         if placement is not None and placement.layers is not None and not placement.gated:
             # All layers, since a layer without slots costs next to nothing, and a task may come that has them there.
             placement = placement.model_copy(update={"layers": tuple(range(layers))})
-        return Blueprint(placement, self.pooling, self.kind)
+        return Blueprint(placement, self.pooling, self.kind, self.head_layers)
 
-    def tensors(self, blueprint: Blueprint, hidden: int, readout: Readout | None = None) -> Tensors:
+    def tensors(self, blueprint: Blueprint, encoder: BackboneCard, readout: Readout | None = None) -> Tensors:
         """What a graph is fed for the tasks.
 
         Args:
-            blueprint: of the graph. hidden: width of the encoder.
+            blueprint: of the graph. encoder: of the graph, too.
             readout: frozen layers that the graph has and these tasks do not read.
         """
         prompt, layers = None, ()
@@ -127,7 +129,8 @@ class Trained:
                 rows = [one.row for one in self.known]
                 prompt = Prompt(self.prompt.bank.float().cpu().numpy(), self.prompt.placement, rows)
         own = readout if self.readout is None else frozen_layers(self.readout, self.cards)
-        return task_tensors([one.card for one in self.known], self.heads, hidden, prompt, own, layers)
+        width = blueprint.token_width(encoder.hidden, encoder.layers)
+        return task_tensors([one.card for one in self.known], self.heads, encoder.hidden, prompt, own, layers, width)
 
     def bundled(self, manifest: Manifest, max_positions: int, mask_id: int | None) -> list[BundledTask]:
         """The tasks as a bundle's card describes them.

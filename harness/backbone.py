@@ -209,6 +209,7 @@ class Backbone(nn.Module):
         read: int | None = None,
         trunk: Trunk | None = None,
         inference: Inference | None = None,
+        below: bool = False,
     ) -> Tensor:
         """Run the encoder: a frozen one by `FrozenEncoder`, another one, or one that is sharded, by transformers.
 
@@ -220,22 +221,30 @@ class Backbone(nn.Module):
             read: the only piece whose state is asked for; None: all are.
             trunk: what the lower layers make of these rows; None: it is computed. No prompt may be in those layers.
             inference: computes what it can of a frozen encoder, where no gradient is asked for.
+            below: side by side with what enters each layer, from the first one on; without `read` and `trunk`.
 
         Returns:
             Hidden states of the last layer in fp32, `[batch, seq, hidden]`, of the pieces alone; without meaning behind
-            a row's length. With `read` `[batch, 1, hidden]`; without meaning in rows that are shorter.
+            a row's length. With `read` `[batch, 1, hidden]`; without meaning in rows that are shorter. With `below`
+            `[batch, seq, (layers + 1) * hidden]`, the last layer behind the others.
 
         Raises:
             PolypromptError: the rows are longer than the encoder's positions.
         """
         if self.engine == "transformers" or isinstance(self, FSDPModule) or self._trained:
-            states = self._run(input_ids, lengths, type_ids, prompt, None)
+            states = self._run(input_ids, lengths, type_ids, prompt, None, below)
             return states if read is None else states[:, read : read + 1]
         front = prompt.slots if isinstance(prompt, SoftPrompt) else 0
         trunk = trunk or Trunk(self._embedded(input_ids, type_ids, prompt), 0)
         prefix = prompt if isinstance(prompt, Prefix) else None
         place = None if read is None else front + min(read, input_ids.shape[1] - 1)
-        states = self._through(trunk, self.layers, input_ids, lengths, prefix, front, place, inference)
+        if below:
+            entered: list[Tensor] = []
+            mask = key_mask(self._mask(input_ids, lengths, front))
+            states = self.frozen().run(trunk.states, mask, prefix, again=self._again, below=entered)
+            states = torch.cat([*entered, states], -1)
+        else:
+            states = self._through(trunk, self.layers, input_ids, lengths, prefix, front, place, inference)
         return (states if read is not None else states[:, front:]).float()
 
     def refuse_prefix(self) -> None:
@@ -358,13 +367,14 @@ class Backbone(nn.Module):
         type_ids: Tensor | None,
         prompt: Prefix | SoftPrompt | None,
         record: Record | None,
+        below: bool = False,
     ) -> Tensor:
         positions, type_ids = self._places(input_ids, type_ids, prompt)
         front = prompt.slots if isinstance(prompt, SoftPrompt) else 0
         prefix = prompt if isinstance(prompt, Prefix) else None
         if prefix is not None:
             self.refuse_prefix()
-        states: Tensor = self.model(
+        found = self.model(
             **({"inputs_embeds": self._vectors(input_ids, prompt)} if front else {"input_ids": input_ids}),
             attention_mask=self._mask(input_ids, lengths, front),
             # Given outright: RoBERTa's own rule counts pieces that differ from the pad piece, and so trips over a row
@@ -373,7 +383,9 @@ class Backbone(nn.Module):
             prefix=prefix,
             record=record,
             **({"token_type_ids": type_ids} if self.token_types else {}),
-        ).last_hidden_state
+            **({"output_hidden_states": True} if below else {}),
+        )
+        states: Tensor = torch.cat(found.hidden_states, -1) if below else found.last_hidden_state
         return states[:, front:]
 
     def _places(

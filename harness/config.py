@@ -24,7 +24,7 @@ from pydantic_core import PydanticCustomError
 from benchmarks.errors import PolypromptError
 from benchmarks.files import sha256, write_atomic
 from benchmarks.task import Decoding
-from harness.heads import HeadKind, Pooling
+from harness.heads import HeadKind, HeadLayers, Pooling
 from harness.held_out import Selection
 from harness.methods import PromptOf, find_method
 from harness.mixture import Sampling
@@ -66,6 +66,7 @@ class RunConfig(BaseModel):
         lora_rank, lora_alpha: see `harness.adapt.adapt`.
         pooling: what linear sequence heads read.
         head: how sequence tasks are answered, see `harness.heads.HeadKind`.
+        head_layers: what the heads of tags and answers read, see `harness.heads.HeadLayers`.
         label_words: of `verbaliser`: task -> label -> the word that is scored for it; absent ones stand for themselves.
         sampling, temperature: how tasks are mixed.
         epochs: passes over all training rows in the mean; None: the method's default. max_steps: stop there;
@@ -129,6 +130,7 @@ class RunConfig(BaseModel):
     lora_alpha: Annotated[float, Field(gt=0)] = 16.0
     pooling: Pooling = Pooling.CLS
     head: HeadKind = HeadKind.LINEAR
+    head_layers: HeadLayers = HeadLayers.LAST
     label_words: dict[str, dict[str, str]] = {}
     sampling: Sampling = Sampling.PROPORTIONAL
     temperature: Annotated[float, Field(ge=1)] = 2.0
@@ -188,6 +190,8 @@ class RunConfig(BaseModel):
         where = {"out", "name", "checkpoint_seconds", "tracker", "task_file", "start_from", "shard_backbone"}
         if self.tokens_per_batch is None:  # runs that are older than this setting go on
             where.add("tokens_per_batch")
+        if self.head_layers is HeadLayers.LAST:
+            where.add("head_layers")
         if self.head_learning_rate is None:
             where.add("head_learning_rate")
         if self.inference == "auto":

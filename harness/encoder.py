@@ -260,6 +260,7 @@ class FrozenEncoder:
         read: int | None = None,
         again: bool = False,
         record: list[tuple[Tensor, Tensor]] | None = None,
+        below: list[Tensor] | None = None,
     ) -> Tensor:
         """Some layers.
 
@@ -271,6 +272,7 @@ class FrozenEncoder:
             read: the only piece whose state is asked for: the last layer then computes no other. None: all are.
             again: keep only what enters each layer, and compute the rest again on the way back.
             record: a list that gets keys and values of each layer, both `[batch, head, seq, head_dim]`.
+            below: a list that gets what enters each layer, `[batch, seq, hidden]`.
 
         Returns:
             `[batch, seq, hidden]`, with `read` `[batch, 1, hidden]`.
@@ -285,6 +287,8 @@ class FrozenEncoder:
             states = rows.pack(states)
         with torch.autocast(states.device.type, enabled=False):
             for number in numbers:
+                if below is not None:
+                    below.append(states if rows is None else rows.unpack(states))
                 last = read if number == numbers[-1] else None
                 if rows is None:
                     layer, inputs = self._layer, (number, states, mask, prefix, last, record)

@@ -31,6 +31,7 @@ from harness.device import find_device
 from harness.engines import Ahead, choose
 from harness.evaluate import evaluate
 from harness.feature_cache import CachedEncoder
+from harness.heads import HeadLayers
 from harness.initial import make_model, max_positions
 from harness.learn import Learned, learn, selection_of
 from harness.lock import locked
@@ -216,6 +217,8 @@ def _learned_sentence(rows: Sequence[TaskRows]) -> str:
 def _prompt_sentence(config: RunConfig, model: PromptedModel) -> str:
     prompt = model.prompt
     read = "" if model.readout is None else f"; {model.readout}"
+    if config.head_layers is HeadLayers.ALL:
+        read += "; tags and answers are read from all layers"
     if prompt is None:
         return f"none{read}"
     made = ", by an MLP" if config.reparameterise else ""

@@ -14,6 +14,16 @@ class Pooling(StrEnum):
     MEAN = "mean"
 
 
+class HeadLayers(StrEnum):
+    """What heads read of each piece where a task asks for all of them: what the last layer makes of it, or the states
+    behind all layers and in front of the first, side by side, each with weights of its own (a mixture of layers as in
+    ELMo, arXiv 1802.05365, but by the head's own weights).
+    """
+
+    LAST = "last"
+    ALL = "all"
+
+
 class HeadKind(StrEnum):
     """How sequence tasks are answered (P-Tuning v2, sections 3.3 and 4.4).
 

@@ -59,7 +59,8 @@ def make_model(
         bare = [] if config.retrieval_prompt else retrieval
         prompts = _prompts(config, _placement(config, method, backbone), backbone, training, bare)
     adapt(backbone, method.backbone, config.lora_rank, config.lora_alpha)
-    model = PromptedModel(backbone, prompts, [task_rows.task.card for task_rows in rows], config.pooling, readout)
+    cards = [task_rows.task.card for task_rows in rows]
+    model = PromptedModel(backbone, prompts, cards, config.pooling, readout, config.head_layers)
     beside_heads = [name for name, weight in model.named_parameters() if weight.requires_grad and name[:6] != "heads."]
     fixed = [name for name in _by_name(training) if name not in model.heads]
     if fixed and not beside_heads:

@@ -10,7 +10,7 @@ from benchmarks.task import Kind, TaskCard
 from harness.attention import Prefix
 from harness.backbone import Backbone, SoftPrompt, Trunk
 from harness.by_name import ByName
-from harness.heads import Pooling
+from harness.heads import HeadLayers, Pooling
 from harness.inference import Inference
 from harness.placement import Positions
 from harness.readout import Readout
@@ -39,7 +39,7 @@ class PromptedModel(nn.Module):
         prompt: the prompts of the tasks; None for methods without one.
         cards: the tasks; every one gets a head, but retrieval, those that the head of another one answers, and those
             that a masked-LM head answers.
-        pooling: what sequence heads read.
+        pooling: what sequence heads read. head_layers: what those of tags and answers read.
         readout: frozen layers between the encoder and the sequence tasks that read them; None: no task does.
 
     Attributes:
@@ -54,19 +54,29 @@ class PromptedModel(nn.Module):
         cards: list[TaskCard],
         pooling: Pooling,
         readout: Readout | None = None,
+        head_layers: HeadLayers = HeadLayers.LAST,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.prompt = prompt
         self.pooling = pooling
         self.readout = readout
+        self.head_layers = head_layers
         self.inference: Inference | None = None
         self.tasks = tuple(dict.fromkeys(card.answered_by for card in cards))
         spoken = {} if readout is None else readout.words
         heads = {
-            card.name: make_head(card, backbone.hidden) for card in cards if not (card.head or card.name in spoken)
+            card.name: make_head(card, self.width(card)) for card in cards if not (card.head or card.name in spoken)
         }
         self.heads = ByName({name: head for name, head in heads.items() if head is not None})
+
+    def below(self, card: TaskCard) -> bool:
+        """Whether the head of a task reads what enters each layer besides what the last one makes."""
+        return self.head_layers is HeadLayers.ALL and card.kind in (Kind.TAGGING, Kind.SPAN)
+
+    def width(self, card: TaskCard) -> int:
+        """Of what a task's head reads."""
+        return self.backbone.hidden * (self.backbone.layers + 1 if self.below(card) else 1)
 
     @property
     def max_positions(self) -> int:
@@ -77,7 +87,7 @@ class PromptedModel(nn.Module):
     @property
     def trunk_layers(self) -> int:
         """Layers from below that compute the same for a row whatever is trained: frozen, and without a prompt."""
-        if any(weight.requires_grad for weight in self.backbone.parameters()):
+        if any(weight.requires_grad for weight in self.backbone.parameters()) or self.head_layers is HeadLayers.ALL:
             return 0
         if self.prompt is None:
             return self.backbone.layers
@@ -115,7 +125,8 @@ class PromptedModel(nn.Module):
             Span extraction: logits of begin and end [rows, seq, 2]. Retrieval: unit vectors [rows, hidden].
         """
         prompt = self.prompt_of(card, language)
-        states = self.backbone(input_ids, lengths, type_ids, prompt, self.read(card), trunk, self.inference)
+        asked = prompt, self.read(card), trunk, self.inference, self.below(card)
+        states = self.backbone(input_ids, lengths, type_ids, *asked)
         if card.kind is Kind.RETRIEVAL:
             return functional.normalize(_mean(states, lengths), dim=-1)
         if self.readout is not None and self.readout.reads(card):

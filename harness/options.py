@@ -36,6 +36,8 @@ OPTIONS = {
     "pooling": "what linear sequence heads read: cls or mean",
     "head": "how sequence tasks are answered: linear; pooler (frozen, then linear); verbaliser (label words at a mask, "
     "nothing trained but the prompt)",
+    "head_layers": "what the heads of tags and answers read of each piece: what the last layer makes of it (last), or "
+    "also what enters each layer, side by side (all)",
     "sampling": "task mixture: proportional, square-root, temperature, uniform",
     "temperature": "of --sampling temperature",
     "epochs": "passes over all training rows; default: the method's",

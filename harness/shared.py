@@ -31,6 +31,7 @@ _OF_TRAINING = {
     *("shard_backbone", "backbone", "method", "prompt_length", "prompt_layers", "init", "positions"),
     *("start_from", "start_from_sha256"),
     *("sharing", "rank", "reparameterise", "prompt_dropout", "lora_rank", "lora_alpha", "pooling", "head"),
+    "head_layers",
     *("sampling", "temperature", "epochs", "max_steps", "patience", "batch", "tokens_per_batch", "micro_batch"),
     *("learning_rate", "head_learning_rate", "decay", "warmup", "weight_decay", "checkpoint_activations"),
 }

@@ -83,7 +83,7 @@ def load_run(run: Path) -> PromptedModel:
         prompt = PromptBank.read(run) if (run / PROMPT).exists() else None
         if any(head_kind(card, config.head) is not HeadKind.LINEAR for card in manifest.tasks):
             readout = read_readout(run)
-        model = PromptedModel(backbone, prompt, manifest.tasks, config.pooling, readout)
+        model = PromptedModel(backbone, prompt, manifest.tasks, config.pooling, readout, config.head_layers)
         model.heads.load_state_dict(load_file(run / HEADS))
         if weights is Weights.LORA:
             load_lora(backbone, load_file(run / LORA / ADAPTER))

@@ -14,7 +14,7 @@ from exporters.native_form import build_native, can_be_native
 from exporters.packed import build_packed, can_pack
 from harness.backbone import Backbone, load_backbone
 from harness.config import RunConfig, save_config
-from harness.heads import Pooling
+from harness.heads import HeadLayers, Pooling
 from harness.initial import random_states
 from harness.model import PromptedModel
 from harness.placement import Placement, Positions
@@ -43,6 +43,7 @@ def tiny_prompted(
     cards: list[TaskCard] = CARDS,
     positions: str = "own",
     tokenizer: Tokenizer | None = None,
+    head_layers: str = "last",
     **settings: object,
 ) -> PromptedModel:
     """A random prompted model, half of its tasks with a prompt of their own; no layers: without, None: in the input.
@@ -59,7 +60,7 @@ def tiny_prompted(
         bank = torch.stack([random_states(backbone, placement, 5) for _ in range(3)])
         own = [card.name for card in cards[::2]]
         prompt = PromptBank(bank, {"": 0} | {name: 1 + number % 2 for number, name in enumerate(own)}, placement)
-    model = PromptedModel(backbone, prompt, cards, Pooling(pooling))
+    model = PromptedModel(backbone, prompt, cards, Pooling(pooling), head_layers=HeadLayers(head_layers))
     for head in model.heads.values():
         torch.nn.init.normal_(head.weight)
         torch.nn.init.normal_(head.bias)

@@ -32,7 +32,7 @@ from harness.store import save_weights
 CARDS = [task.card for task in find_suite("demo").tasks]
 
 
-def make_run(folder: Path, method: str, family: str = "bert") -> Path:
+def make_run(folder: Path, method: str, family: str = "bert", **more: object) -> Path:
     """A run folder as training leaves it, with random weights."""
     source = folder / "backbone"
     tiny_model(family).save_pretrained(source)
@@ -43,8 +43,8 @@ def make_run(folder: Path, method: str, family: str = "bert") -> Path:
     if method == "ptuning-v2":
         rows = {"": 0, "demo-topic": 1, "demo-names": 2}  # two tasks with a prompt of their own
         prompt = PromptBank(torch.randn(3, 2, 2, backbone.heads, 3, backbone.head_dim), rows, Placement(layers=(0, 2)))
-    config = RunConfig(suite=["demo"], languages=["en", "de"], backbone=str(source), method=method)
-    model = PromptedModel(backbone, prompt, CARDS, config.pooling)
+    config = RunConfig(suite=["demo"], languages=["en", "de"], backbone=str(source), method=method, **more)
+    model = PromptedModel(backbone, prompt, CARDS, config.pooling, head_layers=config.head_layers)
     manifest = tiny_manifest(model, CARDS).model_copy(update={"method": method})
     if method == "fine-tune":
         backbone.requires_grad_(True)
