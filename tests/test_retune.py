@@ -87,13 +87,14 @@ def test_the_loss_over_the_quantised_weights_falls(precision: Precision, tmp_pat
     manifest, config = read_model(folder / "manifest.json", Manifest), load_config(folder / "config.toml")
     model = load_run(folder)
     graph = graph_of(model)
-    samples = samples_of(folder, config, manifest, 4)
+    samples = samples_of(folder, config, manifest, 40)
     tuned, report = retuned(model, graph, precision, 60, config, manifest, samples, QUIET)
     assert report.steps == 60
     rounded = deepcopy(model)
     round_encoder(rounded.backbone, approximated(graph, precision))
     assert loss(tuned, config) < 0.95 * loss(rounded, config)
     scores = report.scores["demo-count"]
+    assert abs(scores.after - scores.before) > 0.1
     for one, said in ((rounded, scores.before), (tuned, scores.after)):
         found = [pearsonr(*counted(one, rows, language)) for language, rows in samples["demo-count"].items()]
         assert said == pytest.approx(100 * np.mean([part.statistic for part in found]), abs=0.01)
