@@ -153,7 +153,7 @@ def trained_tasks(cards: Sequence[TaskCard]) -> list[list[str]]:
 def _jobs(configs: Iterable[tuple[RunConfig, Mapping[str, Any]]], seeds: int, code: str) -> list[Job]:
     hashed = functools.cache(sha256)
     ordered: list[tuple[int, Job]] = []
-    for config, choice in configs:
+    for config, choice in _with_own_languages(list(configs)):
         find_method(config.method)
         tasks = chosen_tasks(config)
         if config.tasks:  # suites of which nothing is asked decide nothing, nor do files of other tasks
@@ -168,6 +168,20 @@ def _jobs(configs: Iterable[tuple[RunConfig, Mapping[str, Any]]], seeds: int, co
             ordered.append((number, Job(one.model_copy(update={"name": name}), shown)))
     once = {job.config.folder: job for _, job in sorted(ordered, key=lambda pair: pair[0])}
     return list(once.values())
+
+
+def _with_own_languages(
+    configs: Sequence[tuple[RunConfig, Mapping[str, Any]]],
+) -> Iterator[tuple[RunConfig, Mapping[str, Any]]]:
+    """The same without languages that the tasks of a job have not, where tasks of other jobs have them."""
+    of_jobs = [
+        {code for task in chosen_tasks(config.model_copy(update={"languages": []})) for code in task.card.languages}
+        for config, _ in configs
+    ]
+    others = set().union(*of_jobs)
+    for (config, choice), own in zip(configs, of_jobs, strict=True):
+        kept = [code for code in config.languages if code in own or code not in others]
+        yield config.model_copy(update={"languages": kept or config.languages}), choice
 
 
 def _files(config: RunConfig, tasks: Iterable[Task]) -> Iterator[tuple[str, str, str, Path]]:

@@ -115,6 +115,21 @@ def test_files_of_one_task_do_not_stand_in_the_way_of_others(write, tmp_path):
         read_plan(write(head.replace("boolq.train", "bool.train"), small=""))
 
 
+def test_languages_of_one_task_do_not_stand_in_the_way_of_others(write):
+    head = 'suite = ["xtreme"]\ntasks = ["xnli", "udpos"]\nlanguages = ["de", "ja", "ur", "sw"]\n'
+    jobs = read_plan(write(head + '[grid]\ntasks = "each"\n', small=""))
+    assert [(job.config.tasks, job.config.languages) for job in jobs] == [
+        (["xnli"], ["de", "ur", "sw"]),
+        (["udpos"], ["de", "ja", "ur"]),
+    ]
+    assert all(chosen_tasks(job.config) for job in jobs)
+    for wrong in ('"xx"', '"de", "xx"'):
+        with pytest.raises(PolypromptError, match=r"--languages xx: no chosen task has it"):
+            read_plan(write(head.replace('"de", "ja", "ur", "sw"', wrong) + '[grid]\ntasks = "each"\n', small=""))
+    only = read_plan(write(head.replace('"de", "ja", "ur", "sw"', '"ja"') + '[[job]]\ntasks = ["udpos"]\n', small=""))
+    assert [job.config.languages for job in only] == [["ja"]]
+
+
 def test_a_listed_job_for_each_task(write):
     plan = 'tasks = ["mnli", "ax", "rte"]\n[[job]]\ntasks = "each"\nlearning-rate = [0.1]\n[[job]]\nmethod = "lora"\n'
     jobs = [job.config for job in read_plan(write('suite = ["glue"]\n' + plan, small=""))]
