@@ -141,6 +141,26 @@ def test_predictions_hold_the_gold_of_the_benchmark(finished):
     assert all(row.gold == gold[row.id] and len(row.value) == len(row.gold) for row in rows)
 
 
+def test_heads_over_all_layers_are_trained_kept_and_loaded(backbone, command, tmp_path):
+    more = ("--tasks", "demo-names,demo-answers,demo-topic", "--head-layers", "all", "--prompt-layers", "top:1")
+    status, _, error = command(run, *small(backbone, tmp_path, *more))
+    assert status == 0, error
+    heads = load_file(tmp_path / "x" / "heads.safetensors")
+    wide = {name for name, tensor in heads.items() if name.endswith("weight") and tensor.shape[1] == 4 * 32}
+    assert wide == {"demo-names.weight", "demo-answers.weight"}
+    assert heads["demo-topic.weight"].shape[1] == 32
+    assert all(tensor[:, :32].abs().sum() > 0 for name, tensor in heads.items() if name in wide)
+    manifest = read_model(tmp_path / "x" / "manifest.json", Manifest)
+    assert manifest.prompt.endswith("; tags and answers are read from all layers")
+    model, config = load_run(tmp_path / "x"), load_config(tmp_path / "x" / "config.toml")
+    card, backbone = find_task("demo-names").card, model.backbone
+    encoder = TextEncoder(backbone.tokenizer, backbone.pad_id, backbone.token_types, model.max_positions)
+    split = load_evaluation(config, find_task("demo-names"), "en")
+    again = predict(model, encoder, card, split, find_device(manifest.precision))
+    [path] = (tmp_path / "x" / "predictions").glob("demo-names.en.*")
+    assert [row.value for row in again] == [row.value for row in read_predictions(path)]
+
+
 def start(backbone, out, *more):
     arguments = [sys.executable, "-m", "harness.run", *map(str, small(backbone, out))]
     arguments[arguments.index("--max-steps") + 1] = "150"

@@ -75,7 +75,7 @@ def bundle_of(model: PromptedModel, tasks: Sequence[TaskCard], folder: Path, pre
         texts = [Example(str(number), "the team won the match in the last minute " * number) for number in range(1, 9)]
         one = next(card for card in tasks if card.kind == Kind.CLASSIFICATION)
         card = calibrate(folder, card, {(one.name, ""): texts})
-    parity = {name: _unchecked(card, name) for name in installed() if precision is Precision.FP32 or "bf" not in name}
+    parity = {name: _unchecked(card, name) for name in installed()}
     parity = {name: paced(report, Graphs(folder, card, name)) for name, report in parity.items()}
     card = card.model_copy(update={"parity": parity})
     write_model(folder / CARD, card)
