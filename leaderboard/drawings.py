@@ -119,8 +119,9 @@ def gap_plot(task: TaskView) -> Plot | None:
     ]
     labels = (language_name(trained), "mean of the other languages")
     svg = plots.gaps(names, [row[1] for row in rows], [row[2] for row in rows], labels)
+    others = sum(column.kind == "language" for column in table.columns) - 1
     text = (
-        f"From the mean over the other languages to {language_name(trained)}, in which the task is trained. "
+        f"From the mean over {others} other languages to {language_name(trained)}, in which the task is trained. "
         "A short line loses little."
     )
     if len(rows) == MOST_GAPS:

@@ -414,26 +414,31 @@ class _Maker:
         return view, overview, value
 
     def _gap(self, card: TaskCard, columns: Sequence[_Made], trained: Sequence[frozenset[str]]) -> list[_Made]:
-        """The mean of the languages that were trained in less that of all others, where a row has both in full."""
+        """The mean of the languages that were trained in less that of all others, where a row has both in full.
+
+        In full is what any run here was scored in; figures are marked where the task has more languages.
+        """
         by_code = {made.column.id: made.score for made in columns}
-        if not set(card.languages) <= set(by_code):
-            return []
+        spoken = [code for code in card.languages if code in by_code]
+        partial = len(spoken) < len(card.languages)
         score = np.full(len(self.rows), np.nan)
         for row, own in enumerate(trained):
-            near = [by_code[code][row] for code in card.languages if code in own]
-            far = [by_code[code][row] for code in card.languages if code not in own]
+            near = [by_code[code][row] for code in spoken if code in own]
+            far = [by_code[code][row] for code in spoken if code not in own]
             if near and far:
                 score[row] = np.mean(near) - np.mean(far)
+        if partial and np.isnan(score).all():
+            return []
         column = Column(
             "gap", "gap", "Gap", "transfer gap: the languages that were trained in less the mean of all others",
-            metric=columns[0].column.metric, task=card.name,
+            note=(f"{len(spoken)} languages",), metric=columns[0].column.metric, task=card.name,
         )  # fmt: skip
         rows = len(self.rows)
         zero = np.zeros(rows, np.int32)
         nothing = np.full(rows, np.nan)
         ones = np.where(np.isnan(score), 0, 1).astype(np.int32)
         flags = np.bitwise_or.reduce([made.flags for made in columns]) & ~(Flag.TRAINED | Flag.OTHER)
-        flags = np.where(np.isnan(score), 0, flags).astype(np.int32)
+        flags = np.where(np.isnan(score), 0, flags | (Flag.PARTIAL if partial else 0)).astype(np.int32)
         return [_Made(column, score, nothing, nothing, zero, zero, zero, ones, zero, flags, np.zeros(rows, bool))]
 
     # Single figures

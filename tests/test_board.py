@@ -526,6 +526,22 @@ def test_the_gap_is_xtremes(tmp_path: Path) -> None:
     assert found is not None and expected is not None and found.score == pytest.approx(expected, abs=1e-3)
 
 
+def test_the_gap_of_few_languages_is_over_these_and_marked(tmp_path: Path) -> None:
+    task = next(task for task in find_suite("xtreme").tasks if task.name == "pawsx")
+    splits = {"pawsx": task.eval_split}
+    for name, languages in (("a", ["en", "de", "ja"]), ("b", ["en", "de"]), ("c", ["de", "ja"])):
+        write_run(tmp_path / name, [task.card], splits=splits, languages=languages, method=f"method-{name}")
+    (suite,) = make_board([tmp_path]).suites
+    table = suite.tasks[0].by_language
+    alone = {code: figure(table, "a", code) for code in ("en", "de", "ja")}
+    found = figure(table, "a", "gap")
+    assert found is not None and Flag.PARTIAL in found.flags and found.rank is None
+    wanted = alone["en"].score - (alone["de"].score + alone["ja"].score) / 2
+    assert found.score == pytest.approx(wanted, abs=1e-3)
+    assert figure(table, "b", "gap") is None and figure(table, "c", "gap") is None
+    assert next(column.note for column in table.columns if column.kind == "gap") == ("3 languages",)
+
+
 def test_quoted_rows_have_a_source_and_no_rank(board: Board) -> None:
     table = suite_table(board)
     quoted = [row for row in table.rows if row.standing is Standing.QUOTED]

@@ -79,6 +79,7 @@ def test_the_first_paragraph_of_the_report_is_that_of_the_summary(summary):
         for name, end in ends.items()
         for row in summary["rows"]
         if row["method"] == ("ptuning-v2" if name == "shared" else name) and row["prompt"].endswith(end)
+        if row["backbone"] == "minilm-l6-en"
     }
     tags, sentences = ({name: mean(row, of_tags) for name, row in rows.items()} for of_tags in (True, False))
     assert f"it has {tags['ptuning-v2']} against {tags['fine-tune']}" in first
@@ -88,6 +89,17 @@ def test_the_first_paragraph_of_the_report_is_that_of_the_summary(summary):
         [apart] = [one for one in summary["comparisons"] if one["first"] == rows[name]["id"]]
         assert f"{-apart['difference']:.1f}" in first and f"{-apart['high']:.1f} to {-apart['low']:.1f}" in first
         assert f"{rows[name]['means']['english']['score']:.1f}" in first
+
+
+def test_the_first_paragraph_says_the_gaps_between_languages(summary):
+    first = " ".join((ROOT / "REPORT.md").read_text(encoding="utf-8").split("\n\n")[1].split())
+    rows = {row["method"]: row for row in summary["rows"] if row["backbone"] == "me5-small-multilingual"}
+    gaps, others = ({name: row["means"][kind]["score"] for name, row in rows.items()} for kind in ("gap", "transfer"))
+    assert f"{gaps['ptuning-v2']:.1f} points with prompts and {gaps['fine-tune']:.1f} with fine-tuning" in first
+    assert f"{others['ptuning-v2']:.1f} against {others['fine-tune']:.1f}" in first
+    [apart] = [one for one in summary["comparisons"] if one["measure"] == "gap"]
+    assert (apart["first"], apart["second"]) == (rows["ptuning-v2"]["id"], rows["fine-tune"]["id"])
+    assert f"{abs(apart['difference']):.1f}" in first
 
 
 def test_the_report_has_the_tables_of_the_summary(summary):
