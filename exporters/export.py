@@ -271,7 +271,7 @@ def _contents(
     blueprint = Blueprint(placement, model.pooling, kind, model.head_layers)
     layers = () if placement is None else placement.layers or ()
     frozen = None if readout is None else frozen_layers(readout, [card])
-    width = blueprint.token_width(backbone.hidden, backbone.layers)
+    width = blueprint.head_layers.width(backbone.hidden, backbone.layers)
     tensors = task_tensors([card], trained.heads, backbone.hidden, prompt, frozen, layers, width)
     masked = blueprint.readout is HeadKind.VERBALISER
     return Contents(

@@ -55,10 +55,6 @@ class Blueprint:
     readout: HeadKind = HeadKind.LINEAR
     head_layers: HeadLayers = HeadLayers.LAST
 
-    def token_width(self, hidden: int, layers: int) -> int:
-        """Of what the heads of tags and answers read, by the width and the number of the encoder's layers."""
-        return hidden * (layers + 1 if self.head_layers is HeadLayers.ALL else 1)
-
 
 @dataclass(frozen=True)
 class Graph:
@@ -505,7 +501,7 @@ class Writer(Nodes):
         states, width = rows.states, None
         if rows.below:
             states = self.node("Concat", [*rows.below, rows.states], axis=-1)
-            width = self.blueprint.token_width(self.weights.hidden, len(self.weights.layers))
+            width = self.blueprint.head_layers.width(self.weights.hidden, len(self.weights.layers))
         self.asked_for(self.heads("token_logits", rows._replace(states=states), width), rows, "token_logits")
         return helper.make_tensor_value_info("token_logits", TensorProto.FLOAT, ["wholes", "pieces", "token_labels"])
 

@@ -129,7 +129,7 @@ class Trained:
                 rows = [one.row for one in self.known]
                 prompt = Prompt(self.prompt.bank.float().cpu().numpy(), self.prompt.placement, rows)
         own = readout if self.readout is None else frozen_layers(self.readout, self.cards)
-        width = blueprint.token_width(encoder.hidden, encoder.layers)
+        width = blueprint.head_layers.width(encoder.hidden, encoder.layers)
         return task_tensors([one.card for one in self.known], self.heads, encoder.hidden, prompt, own, layers, width)
 
     def bundled(self, manifest: Manifest, max_positions: int, mask_id: int | None) -> list[BundledTask]:

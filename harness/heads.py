@@ -23,6 +23,10 @@ class HeadLayers(StrEnum):
     LAST = "last"
     ALL = "all"
 
+    def width(self, hidden: int, layers: int) -> int:
+        """Of what such a head reads, by the width and the number of the encoder's layers."""
+        return hidden * (layers + 1 if self is HeadLayers.ALL else 1)
+
 
 class HeadKind(StrEnum):
     """How sequence tasks are answered (P-Tuning v2, sections 3.3 and 4.4).

@@ -76,7 +76,8 @@ class PromptedModel(nn.Module):
 
     def width(self, card: TaskCard) -> int:
         """Of what a task's head reads."""
-        return self.backbone.hidden * (self.backbone.layers + 1 if self.below(card) else 1)
+        read = self.head_layers if self.below(card) else HeadLayers.LAST
+        return read.width(self.backbone.hidden, self.backbone.layers)
 
     @property
     def max_positions(self) -> int:
