@@ -58,7 +58,7 @@ def build(paths: Sequence[Path], out: Path, results: Sequence[Path] = (), data_d
     Args:
         paths: run folders, or folders that hold run folders.
         out: folder of the site; files of an earlier build are replaced.
-        results: files in the form of results.json, of results from elsewhere.
+        results: files in the form of results.json, of results from elsewhere, or folders of them.
         data_dir: folder of official data files: texts of examples are shown from it where their licence allows it.
 
     Raises:
@@ -177,10 +177,15 @@ def _remove(out: Path, kept: set[str]) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m leaderboard.build", description=__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS", help="run folders, or folders that hold them")
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUNS", help="run folders, or folders that hold them")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the site")
     parser.add_argument(
-        "--results", action="append", default=[], type=Path, metavar="FILE", help="results from elsewhere; repeatable"
+        "--results",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="results from elsewhere, or a folder of such files; repeatable",
     )
     parser.add_argument(
         "--data-dir",
@@ -190,6 +195,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--json", action="store_true", help="say what was built as one JSON object")
     options = parser.parse_args(arguments)
+    if not options.runs and not options.results:
+        parser.error("name RUNS, or --results")
     report = build(options.runs, options.out, options.results, options.data_dir)
     for complaint in report.complaints:
         print(f"warning: {complaint}", file=sys.stderr)

@@ -99,7 +99,7 @@ def collect_runs(paths: Iterable[Path], extra: Iterable[Path], complain: Complai
 
     Args:
         paths: run folders, or folders that hold run folders at any depth.
-        extra: files as results.json, of results from elsewhere.
+        extra: files as results.json, of results from elsewhere, or folders that hold such files.
         complain: told, in one sentence each, of runs that were left out and of numbers that do not agree.
 
     Returns:
@@ -116,7 +116,7 @@ def collect_runs(paths: Iterable[Path], extra: Iterable[Path], complain: Complai
             memory.refresh(folders, guess)
         for place, read in [
             *((folder, _read_run) for folder in folders),
-            *((path.resolve(), _read_outside) for path in extra),
+            *((path.resolve(), _read_outside) for path in _files(extra)),
         ]:
             try:
                 run = read(place, guess, memory)
@@ -310,6 +310,14 @@ def _read_run(folder: Path, guess: Guess, memory: _Memory) -> Run:
         config.read_text(encoding="utf-8") if config.exists() else "", cards,
         memory.digest(folder, files, make), files,
     )  # fmt: skip
+
+
+def _files(extra: Iterable[Path]) -> Iterator[Path]:
+    """Of a folder the JSON files that lie in it."""
+    for path in extra:
+        if path.is_dir() and not (found := sorted(path.glob("*.json"))):
+            raise PolypromptError(f"--results {path}: the folder holds no file *.json")
+        yield from found if path.is_dir() else [path]
 
 
 def _read_outside(path: Path, guess: Guess, memory: _Memory) -> Run:

@@ -144,9 +144,14 @@ def _short(text: str, most: int = 60) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m leaderboard.show", description=__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS", help="run folders, or folders that hold them")
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUNS", help="run folders, or folders that hold them")
     parser.add_argument(
-        "--results", action="append", type=Path, default=[], metavar="FILE", help="results from elsewhere"
+        "--results",
+        action="append",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="results from elsewhere, or a folder of such files; repeatable",
     )
     parser.add_argument("--table", metavar="ID", help='one table, as "xtreme", "xtreme.xnli", "language.de"')
     parser.add_argument("--compare", nargs=2, metavar="ROW", help="ids of two rows, that of their first run")
@@ -154,6 +159,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         help="of tabulate: simple, github, latex, tsv, html and others")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(arguments)
+    if not options.runs and not options.results:
+        parser.error("name RUNS, or --results")
     board = make_board(options.runs, options.results)
     for complaint in board.complaints:
         print(f"warning: {_short_line(complaint)}", file=sys.stderr)

@@ -77,7 +77,7 @@ def make_board(paths: Iterable[Path], extra: Iterable[Path] = ()) -> Board:
 
     Args:
         paths: run folders, or folders that hold run folders at any depth.
-        extra: files as results.json, of results from elsewhere.
+        extra: files as results.json, of results from elsewhere, or folders that hold such files.
 
     Raises:
         PolypromptError: a path does not exist, or there is no usable run in any of them.

@@ -756,6 +756,11 @@ def test_a_result_from_elsewhere(tmp_path: Path) -> None:
     assert found is not None and found.rank is not None and found.low is not None
     assert claimed is not None and claimed.flags == Flag.UNVERIFIED and claimed.rank is None and claimed.low is None
     assert claimed.score == 99.0
+    folder = make_board([], [tmp_path])  # of all files in it, and of no run
+    assert {row.id for row in suite_table(folder).rows} >= {mine.id, said.id} and len(folder.complaints) == 5
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(PolypromptError, match="empty: the folder holds no file"):
+        make_board([tmp_path / "runs"], [tmp_path / "empty"])
 
 
 def test_version_1_of_results_is_read(tmp_path: Path) -> None:
