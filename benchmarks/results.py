@@ -44,8 +44,9 @@ class ResultRecord(BaseModel):
     examples: int = Field(ge=0)
     limited: bool = False
     scores: dict[str, float] = Field(min_length=1)
-    chance: dict[str, float] = {}
-    signatures: dict[str, str] = {}
+    # A factory, since pydantic copies `{}` deeply for each of a million records.
+    chance: dict[str, float] = Field(default_factory=dict, json_schema_extra={"default": {}})
+    signatures: dict[str, str] = Field(default_factory=dict, json_schema_extra={"default": {}})
     threshold: float | None = None
     predictions: str = ""
     sha256: str = ""

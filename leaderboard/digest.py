@@ -36,6 +36,9 @@ TOLERANCE = 0.005
 FORMULAS = ("none", "mean", "ratio", "ratios", "matthews", "pearson", "spearman", "drawn")
 """Formulas by number. "none": there are no predictions. "drawn": the values are the replicates themselves."""
 
+NOTHING = Sums("none", np.zeros((0, 0)))
+"""Where there are no predictions."""
+
 Guess = Callable[[TaskCard, Sequence[Prediction], str], dict[str, float]]
 
 ARRAYS: Mapping[str, str] = {
@@ -247,11 +250,10 @@ def remembered_chance() -> Guess:
 
 def _said(record: ResultRecord) -> _Cell:
     """A cell without predictions: the numbers are what somebody says."""
-    nothing = Sums("none", np.zeros((0, 0)))
     place = Place(record.task, record.suite, record.language, record.split, "", tuple(record.scores))
     return _Cell(
         place, record.examples, 0, 0, record.limited, bytes(32), record.scores, record.chance,
-        (nothing,) * len(record.scores), (), None,
+        (NOTHING,) * len(record.scores), (), None,
     )  # fmt: skip
 
 
@@ -305,6 +307,8 @@ def _stacked(cells: Sequence[_Cell]) -> Digest:
 
 
 def _is_small(values: NDArray[np.generic]) -> bool:
+    if not values.size:  # of a million results without predictions nothing is looked at
+        return True
     numbers = values.astype(np.float64)
     return bool(np.all((numbers >= 0) & (numbers < 256) & (numbers == np.floor(numbers))))
 
