@@ -64,6 +64,7 @@ class PromptedModel(nn.Module):
         self.head_layers = head_layers
         self.inference: Inference | None = None
         self.tasks = tuple(dict.fromkeys(card.answered_by for card in cards))
+        self._any_below = any(self.below(card) for card in cards)
         spoken = {} if readout is None else readout.words
         heads = {
             card.name: make_head(card, self.width(card)) for card in cards if not (card.head or card.name in spoken)
@@ -88,7 +89,7 @@ class PromptedModel(nn.Module):
     @property
     def trunk_layers(self) -> int:
         """Layers from below that compute the same for a row whatever is trained: frozen, and without a prompt."""
-        if any(weight.requires_grad for weight in self.backbone.parameters()) or self.head_layers is HeadLayers.ALL:
+        if any(weight.requires_grad for weight in self.backbone.parameters()) or self._any_below:
             return 0
         if self.prompt is None:
             return self.backbone.layers

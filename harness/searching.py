@@ -398,16 +398,28 @@ class _Study:
         """What a new study begins with: the default, what was best for other tasks, what others released."""
         method = self._method
         default = {name: getattr(self._config, name) for name in KNOWN} | {"learning_rate": method.learning_rate}
-        default["head_learning_rate"] = method.learning_rate
         sought = [(DEFAULT, default), *_earlier(storage, self._name, about), *_released(cards, method)]
         most = _WARM if self._asked.trials is None else max(1, min(_WARM, self._asked.trials // 3))
-        points: dict[str, Proposal] = {}
-        for origin, known in sought:
-            place = point(self._space, {name: value for name, value in known.items() if value is not None})
-            missing = set(distributions(self._space)) - set(place)
-            if not missing:
-                points.setdefault(json.dumps(place, sort_keys=True), Proposal(origin, place))
-        return list(points.values())[:most]
+        return proposals(self._space, sought)[:most]
+
+
+def proposals(space: Space, sought: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Proposal]:
+    """Known settings as points of a space, each once.
+
+    Args:
+        sought: origin and settings, the default ones first; what the others do not name, since another kind of task
+            or an older study did not vary it, is as in those.
+    """
+    first = sought[0][1]
+    points: dict[str, Proposal] = {}
+    for origin, known in sought:
+        named = {name: value for name, value in known.items() if value is not None}
+        if "learning_rate" in named:
+            named.setdefault("head_learning_rate", named["learning_rate"])
+        place = point(space, {**first, **named})
+        if not set(distributions(space)) - set(place):
+            points.setdefault(json.dumps(place, sort_keys=True), Proposal(origin, place))
+    return list(points.values())
 
 
 def _earlier(storage: BaseStorage, name: str, about: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:

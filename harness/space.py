@@ -13,7 +13,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from benchmarks.errors import PolypromptError, did_you_mean
 from benchmarks.task import Kind, TaskCard
 from harness.config import read_settings
-from harness.heads import HeadKind, Pooling
+from harness.heads import HeadKind, HeadLayers, Pooling
 from harness.methods import Method, PromptOf
 from harness.placement import Init
 
@@ -99,12 +99,14 @@ def default_space(method: Method, layers: int, cards: Iterable[TaskCard], pooler
         if words and Kind.CLASSIFICATION in kinds:
             heads.append(HeadKind.VERBALISER)
         space["head"] = Choice(tuple(head.value for head in heads))
+    if kinds & {Kind.TAGGING, Kind.SPAN}:
+        space["head_layers"] = Choice((HeadLayers.LAST.value, HeadLayers.ALL.value))
     return space
 
 
 KNOWN = (
     *("prompt_length", "prompt_layers", "init", "reparameterise", "prompt_dropout"),
-    *("learning_rate", "head_learning_rate", "pooling", "head"),
+    *("learning_rate", "head_learning_rate", "pooling", "head", "head_layers"),
 )
 """The settings that a search may vary."""
 

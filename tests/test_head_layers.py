@@ -47,6 +47,12 @@ def test_the_states_are_those_of_transformers(family: str) -> None:
         np.testing.assert_allclose(original(model, card, feeds, row), wanted[0].detach(), rtol=0, atol=1e-4)
 
 
+def test_states_of_lower_layers_are_kept_where_no_head_reads_them() -> None:
+    sentences = [card for card in CARDS if card not in WHOLE]
+    assert tiny_prompted("bert", (1,), cards=sentences, head_layers="all").trunk_layers == 1
+    assert tiny_prompted("bert", (1,), head_layers="all").trunk_layers == 0
+
+
 def test_sequences_are_read_as_before() -> None:
     mine, plain = (tiny_prompted("bert", head_layers=layers) for layers in ("all", "last"))
     feeds = mixed_batch(mine, len(CARDS))

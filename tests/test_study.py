@@ -27,6 +27,7 @@ from benchmarks.searches import SearchRecord, search_schema
 from benchmarks.task import Kind, TaskCard
 from harness import study
 from harness.methods import find_method
+from harness.searching import proposals
 from harness.space import (
     Choice,
     Range,
@@ -48,12 +49,28 @@ def test_the_space_follows_the_method_the_encoder_and_the_tasks():
     assert SPACE["prompt_layers"] == Choice(("all", "top:6", "top:4", "top:2"))
     assert SPACE["head"] == Choice(("linear", "pooler"))
     tagging = CARD.model_copy(update={"kind": Kind.TAGGING})
-    assert not {"head", "pooling"} & set(default_space(find_method("ptuning-v2"), 3, [tagging], True, True))
+    of_tags = default_space(find_method("ptuning-v2"), 3, [tagging], True, True)
+    assert not {"head", "pooling"} & set(of_tags)
+    assert of_tags["head_layers"] == Choice(("last", "all")) and "head_layers" not in SPACE
     of_input = default_space(find_method("prompt-tuning"), 12, [CARD], False, False)
     assert "prompt_layers" not in of_input
     assert of_input["init"] == Choice(("kv", "normal"))
     assert distributions(of_input)["prompt_length"] == IntDistribution(4, 128, log=True)
     assert "head" not in distributions(of_input), "one value is nothing to draw"
+
+
+def test_what_a_known_setting_does_not_say_is_as_by_default():
+    """Tags have no pooling, an older study no head layers; a rate of heads that nobody names is that of all."""
+    space = default_space(find_method("ptuning-v2"), 12, [CARD], poolers=False, words=False)
+    default = {"prompt_length": 16, "prompt_layers": "all", "init": "kv", "reparameterise": False,
+               "prompt_dropout": 0.0, "learning_rate": 0.01, "head_learning_rate": None, "pooling": "cls"}  # fmt: skip
+    of_tags = {"prompt_length": 64, "learning_rate": 0.05}
+    first, second = proposals(space, [("default", default), ("study tags", of_tags), ("again", dict(of_tags))])
+    assert first.point["head_learning_rate"] == 0.01
+    assert second.origin == "study tags"
+    assert second.point == first.point | {
+        "prompt_length": 64, "learning_rate": 0.05, "head_learning_rate": 0.05
+    }  # fmt: skip
 
 
 def test_a_file_narrows_and_fixes(tmp_path):
