@@ -29,6 +29,22 @@ _BASE = "https://vega.github.io/vega-datasets/"
 _AMOUNT = "format(datum.value, datum.value < 1 ? '~g' : '~s')"
 """A number on an axis: 2k for two thousand, but 0.01 rather than 10m."""
 
+LINES = 4
+"""Lines, or kinds of marks, that a plot tells apart."""
+
+_COLOURS = ("var(--gain)", "var(--loss)", "var(--third)", "var(--tick)")
+
+_LIGHT = {
+    "gain": "#3f7fbd",
+    "loss": "#c4661c",
+    "third": "#5b7f3a",
+    "tick": "#55595f",
+    "soft": "#5c636d",
+    "line": "#dcdcd6",
+    "ink": "#1d2126",
+}
+"""What style.css says of these for a light page."""
+
 _CONFIG = {
     "background": None,
     "font": "system-ui, sans-serif",
@@ -213,7 +229,7 @@ def curves(
         "field": "line",
         "type": "nominal",
         "title": None,
-        "scale": domain | {"range": ["var(--gain)", "var(--loss)", "var(--third)", "var(--tick)"]},
+        "scale": domain | {"range": list(_COLOURS)},
     }
     legend: dict[str, Any] = {"legend": {"symbolOpacity": 1} if len(names) > 1 else None}
     return _drawn(
@@ -369,6 +385,82 @@ def strips(dots: Sequence[tuple[str, float]], order: Sequence[str], score: str) 
             "encoding": {"y": y, "x": x | {"aggregate": "mean"}}}  # fmt: skip
     layers = [{"mark": dot, "encoding": {"y": y, "x": x}}, mean]
     return _drawn({"width": 420, "height": {"step": 30}, "data": {"values": values}, "layer": layers})
+
+
+@dataclass(frozen=True)
+class Shift:
+    """What changing a setting does to a score: (setting, value, line) and the difference with its interval, points."""
+
+    setting: str
+    value: str
+    line: str
+    difference: float
+    low: float
+    high: float
+
+
+def shifts(points: Sequence[Shift], lines: Sequence[str]) -> Markup:
+    """A panel a setting, a row a value, a mark a line (at most `LINES`): how far from the base, and its interval."""
+    panels = []
+    settings = list(dict.fromkeys(point.setting for point in points))
+    ends = [end for point in points for end in (point.low, point.high)]
+    domain = {"domain": list(lines)}
+    color = {"field": "line", "type": "nominal", "title": None, "scale": domain | {"range": list(_COLOURS)}}
+    shape = {"field": "line", "type": "nominal", "title": None, "scale": domain}
+    for setting in settings:
+        of = [point for point in points if point.setting == setting]
+        values = [
+            {"value": one.value, "line": one.line, "x": one.difference, "low": one.low, "high": one.high} for one in of
+        ]
+        order = list(dict.fromkeys(one.value for one in of))
+        y = {"field": "value", "type": "nominal", "sort": order, "title": None, "axis": {"ticks": False}}
+        beside = {"yOffset": {"field": "line", "sort": list(lines)}}
+        last = setting == settings[-1]
+        x = {
+            "field": "x",
+            "type": "quantitative",
+            "title": "difference to the base, points" if last else None,
+            "scale": {"domain": [min(ends), max(ends)], "nice": True},
+            "axis": {"labels": last, "ticks": last},
+        }
+        panels.append(
+            {
+                "title": {"text": setting, "anchor": "start", "frame": "group", "color": "var(--ink)", "fontSize": 12},
+                "width": 420,
+                "height": {"step": 9 * len(lines) + 6},
+                "data": {"values": values},
+                "layer": [
+                    {
+                        "data": {"values": [{}]},
+                        "mark": {"type": "rule", "color": "var(--tick)", "strokeDash": [3, 3], "aria": False},
+                        "encoding": {"x": {"datum": 0, "type": "quantitative"}},
+                    },
+                    {
+                        "mark": {"type": "rule", "opacity": 0.6, "aria": False},
+                        "encoding": {
+                            "y": y,
+                            **beside,
+                            "x": x | {"field": "low"},
+                            "x2": {"field": "high"},
+                            "color": color | {"legend": None},
+                        },
+                    },
+                    {
+                        "mark": {"type": "point", "filled": True, "size": 45, "opacity": 1},
+                        "encoding": {"y": y, **beside, "x": x, "color": color, "shape": shape},
+                    },
+                ],
+            }
+        )
+    return _drawn({"vconcat": panels, "spacing": 14, "resolve": {"scale": {"color": "shared", "shape": "shared"}}})
+
+
+def alone(svg: Markup) -> str:
+    """A plot as a file of its own: it stands on white, and has the colours that pages have in the light."""
+    text = str(svg)
+    for name, colour in _LIGHT.items():
+        text = text.replace(f"var(--{name})", colour)
+    return text.replace('class="plot"', 'xmlns="http://www.w3.org/2000/svg" style="background: white"', 1) + "\n"
 
 
 def _drawn(spec: dict[str, Any]) -> Markup:
