@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks import cache
 from benchmarks.errors import DataError, MissingData, PolypromptError
 from benchmarks.files import sha256
-from benchmarks.readers.rows import Reader
+from benchmarks.readers.rows import Reader, RepeatedId
 from benchmarks.records import Split
 from benchmarks.sources import OfficialSource, locate, locate_all
 from benchmarks.task import Source, Task, TaskCard
@@ -87,7 +87,7 @@ def load_hashed(task: Task, split: str, language: str, data_dir: Path | None, fi
         hashes = {path: sha256(path) for path in paths}
         # A source of another type may do anything; without files there is nothing to read or to know the rows by.
         if paths and type(source) is OfficialSource:
-            rows = _read(source.splits[split].reader, task.card, paths, hashes)
+            rows = _read(source.splits[split].reader, task.card, paths, hashes, split == "train")
         else:
             rows = source.read(task.card, split, language, data_dir)
     except MissingData as error:
@@ -178,15 +178,30 @@ def folder_of(task: Task, data_dir: Path | None) -> Path | None:
     return own or data_dir
 
 
-def _read(reader: Reader, card: TaskCard, paths: Sequence[Path], hashes: Mapping[Path, str]) -> Split:
-    """The rows of some files, from the cache if they are there."""
+def _read(reader: Reader, card: TaskCard, paths: Sequence[Path], hashes: Mapping[Path, str], training: bool) -> Split:
+    """The rows of some files, from the cache if they are there.
+
+    Args:
+        training: nothing is scored on them, so ids that repeat do no harm: people carve files out of several ones.
+    """
+
+    def make() -> Split:
+        try:
+            return reader(card, paths)
+        except RepeatedId as error:
+            if not training:
+                raise
+            return Split(error.examples)
+
     try:
         declared = cache.identity(reader)
     except cache.Unknown:
-        return reader(card, paths)
+        return make()
     read = [f"{path.name} {hashes[path]}" for path in paths]  # readers look at names: `.gz`, what goes with what
-    name = cache.key("split", cache.source_hash(*_CODE), declared, card.model_dump_json(), *read)
-    return cache.through(name, Split, lambda: reader(card, paths))
+    name = cache.key(
+        "split", cache.source_hash(*_CODE), declared, card.model_dump_json(), "train" if training else "", *read
+    )
+    return cache.through(name, Split, make)
 
 
 def _languages(task: Task) -> tuple[str, ...]:

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.errors import PolypromptError
+from benchmarks.data import load
+from benchmarks.errors import DataError, PolypromptError
 from benchmarks.records import Example, Split
+from benchmarks.registry import find_task
 from harness.config import RunConfig
 from harness.data import _part, load_rows
 
@@ -46,3 +48,19 @@ def test_a_head_is_trained_for_others_although_its_own_task_cannot_be_scored(nli
     alone = RunConfig(suite=["glue"], tasks=["mnli-mm"], data_dir=nli, skip_missing=True)
     with pytest.raises(PolypromptError, match="the head of mnli answers it, which this run does not train"):
         load_rows(alone)
+
+
+def test_ids_that_repeat_are_an_error_where_rows_are_scored_alone(nli, tmp_path, monkeypatch):
+    """A training file carved out of several may repeat them; all rows are trained on, and a kept split does not forget."""
+    monkeypatch.setenv("POLYPROMPT_CACHE", str(tmp_path / "cache"))
+    path = nli / "glue/MNLI/train.tsv"
+    header, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([header, *rows, "3" + rows[5][1:], "3" + rows[6][1:]]) + "\n")
+    task = find_task("mnli")
+    for _ in range(2):  # the second time it is kept
+        ids = [row.id for row in load(task, "train", "en", nli).examples]
+        assert ids == [*map(str, range(30)), "3#2", "3#3"]
+        with pytest.raises(
+            DataError, match=r"train\.tsv:32: the id '3' stands at .*train\.tsv:5 already; make ids unique"
+        ):
+            load(task, "dev", "en", nli, {"mnli.dev": ["glue/MNLI/train.tsv"]})

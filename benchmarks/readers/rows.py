@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,18 @@ def text_of(row: Row, name: str) -> str:
     return value
 
 
+class RepeatedId(DataError):
+    """Rows with one identifier, which nothing can be scored by.
+
+    Attributes:
+        examples: all rows; what repeats an identifier has a number behind it, so that these can be trained on.
+    """
+
+    def __init__(self, message: str, examples: tuple[Example, ...]) -> None:
+        super().__init__(message)
+        self.examples = examples
+
+
 def to_examples(card: TaskCard, rows: Iterable[tuple[object, Row]], mapper: RowMapper) -> tuple[Example, ...]:
     """Make examples of records and check that no identifier comes twice.
 
@@ -136,9 +149,10 @@ def to_examples(card: TaskCard, rows: Iterable[tuple[object, Row]], mapper: RowM
         mapper: makes an example of a record.
 
     Raises:
-        DataError: a row is malformed, or two have one identifier.
+        DataError: a row is malformed. RepeatedId: two have one identifier.
     """
     examples: list[Example] = []
+    repeated = ""
     places: dict[str, object] = {}
     for place, row in rows:
         try:
@@ -146,7 +160,13 @@ def to_examples(card: TaskCard, rows: Iterable[tuple[object, Row]], mapper: RowM
         except BadRow as error:
             raise DataError(f"{place}: {error}") from None
         if example.id in places:
-            raise DataError(f"{place}: the id {example.id!r} stands at {places[example.id]} already; make ids unique")
+            repeated = (
+                repeated or f"{place}: the id {example.id!r} stands at {places[example.id]} already; make ids unique"
+            )
+            numbered = (f"{example.id}#{number}" for number in count(2))
+            example = replace(example, id=next(name for name in numbered if name not in places))
         places[example.id] = place
         examples.append(example)
+    if repeated:
+        raise RepeatedId(repeated, tuple(examples))
     return tuple(examples)
