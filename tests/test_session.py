@@ -109,6 +109,16 @@ def test_mixed_tasks_come_back_in_order(session: Session, monkeypatch: pytest.Mo
     same(session.predict_mixed(pairs), alone)
 
 
+def test_the_same_pieces_of_other_types_are_another_row(session: Session, model, encoder) -> None:
+    """A text may hold the mark that stands between two."""
+    rows = [Example("1", "w7 [SEP] w8"), Example("2", "w7", "w8")]
+    ids = [row.input_ids.tolist() for row in encoder.features(CARDS[0], rows)]
+    assert ids[0] == ids[1]
+    one, pair = session.predict("mood", rows)
+    assert max(np.abs(np.subtract(one.scores, pair.scores))) > 1e-3
+    same([one, pair], torch_predict(model, encoder, CARDS[0], Split(tuple(rows)), find_device("fp32", cpu=True)))
+
+
 def test_no_examples(session: Session) -> None:
     assert session.predict("mood", []) == []
 
