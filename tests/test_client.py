@@ -14,18 +14,19 @@ import numpy as np
 import pytest
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
+from benchmarks import cache
 from benchmarks.errors import PolypromptError
 from benchmarks.records import Example
 from benchmarks.registry import find_suite
 from benchmarks.results import write_model
 from benchmarks.task import Kind
-from exporters.bundle import CARD, Parity, read_card, write_bundle
+from exporters.bundle import CARD, BundledTask, Parity, read_card, write_bundle
 from exporters.engines import has_operator
 from exporters.export import describe, graph_of, tensors_of
 from exporters.native_form import build_native
 from exporters.packed import build_packed
 from exporters.session import Question, Session
-from exporters.store import SETTLED, known_sha256
+from exporters.store import HASHES, LARGE, SETTLED, known_sha256
 from harness.viterbi import decoded
 from tests.bundles import demo_run, tiny_manifest, tiny_prompted
 
@@ -132,6 +133,11 @@ def test_answers_are_those_of_session(bundle: Path) -> None:
         elif question.task == "demo-topic":
             odd = f"{example.text} [MASK] <mask> \u200b ﾊﾟｺ é{chr(0x1F600)}\u0007"
             asked.append(question._replace(example=replace(example, text=odd, text_pair=40 * example.text)))
+            # the same pieces, of which those behind the mark are of another type
+            asked.append(question._replace(example=replace(example, text="w [SEP] x")))
+            asked.append(question._replace(example=replace(example, text="w", text_pair="x")))
+    # and the same pieces by another prompt
+    asked += [question._replace(task="demo-count") for question in asked if question.task == "demo-topic"]
     check(bundle, asked)
 
 
@@ -191,6 +197,43 @@ def test_a_graph_is_opened_when_it_pays(bundle: Path, tmp_path: Path) -> None:
 
 @small
 @built
+def test_what_was_missed_adds_up(bundle: Path, tmp_path: Path) -> None:
+    """Lines are answered 512 at a time: what these would have saved twice pays for a graph, once does not."""
+    folder = with_forms(bundle, tmp_path / "b", "onnxruntime", "packed")
+    card = read_card(folder)
+    report = card.parity["onnxruntime"]
+    texts = [f"{number:04} " + number % 7 * "w " for number in range(3 * 512)]
+
+    def opened_for(cost: float) -> Session:
+        pace = Pace(opening=cost, batch=1, piece=1)
+        dear = report.model_copy(update={"packed": report.packed.model_copy(update={"pace": pace})})
+        write_model(folder / CARD, card.model_copy(update={"parity": {"onnxruntime": dear}}))
+        session = Session(folder, engine="onnxruntime")
+        for first in range(0, len(texts), 512):
+            session.predict("demo-topic", [Example("", text) for text in texts[first : first + 512]])
+        return session
+
+    session = opened_for(opened_for(1e12)._missed / 2)
+    assert session.batches["padded"] and session.batches["packed"]
+    done = ask(folder, "--verbose", "--task", "demo-topic", "--jsonl", lines_in(tmp_path, *texts))
+    counts = ", ".join(f"{form}: {session.batches[form]}" for form in ("padded", "packed"))
+    assert done.stderr == f"onnxruntime, {counts}\n"
+
+
+@small
+@built
+@pytest.mark.parametrize("takes", [{"onnxruntime": 2, "openvino": 3}, {"onnxruntime": 3, "openvino": 2}], ids=str)
+def test_auto_is_what_was_fastest(takes: dict[str, float], bundle: Path, tmp_path: Path) -> None:
+    card = read_card(with_forms(bundle, tmp_path / "b", "onnxruntime", "padded"))
+    report = card.parity["onnxruntime"]
+    parity = {engine: report.model_copy(update={"milliseconds": time}) for engine, time in takes.items()}
+    write_model(tmp_path / "b" / CARD, card.model_copy(update={"parity": parity}))
+    done = ask(tmp_path / "b", "--verbose", "--task", "demo-topic", "x")
+    assert done.stderr == f"{min(takes, key=takes.__getitem__)}, padded: 1\n"
+
+
+@small
+@built
 def test_batches_are_those_of_a_session(bundle: Path, tmp_path: Path) -> None:
     """Of rows whose lengths make it worth while to take every form."""
     engine = "onnxruntime"
@@ -219,20 +262,104 @@ def test_batches_are_those_of_a_session(bundle: Path, tmp_path: Path) -> None:
     assert seen == {"padded", "packed", "native"}
 
 
-@small
-@built
-def test_tags_that_can_stand_together(bundle: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(bundle, tmp_path / "b", copy_function=os.link)
+def renamed(made: Path, folder: Path, labels: tuple[str, ...], decoding: str = "greedy") -> Path:
+    """The same bundle with other tags, chosen in another way."""
+    shutil.copytree(made, folder, copy_function=os.link)
     card = read_card(folder)
-    cards = decoded([task.card for task in card.tasks], "viterbi")
+    cards = [one.model_copy(update={"labels": labels} if one.name == "demo-names" else {}) for one in CARDS]
+    cards = decoded(cards, decoding)
     tasks = [task.model_copy(update={"card": one}) for task, one in zip(card.tasks, cards, strict=True)]
     write_model(folder / CARD, card.model_copy(update={"tasks": tasks}))
+    return folder
+
+
+@small
+@built
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ("O", "B-LOC", "I-LOC", "B-CUR", "I-CUR", "B-LANG", "I-LANG"),
+        ("B-LOC", "I-LOC", "E-LOC", "S-LOC", "O", "B-CUR", "E-CUR"),
+    ],
+    ids=["BIO", "IOBES"],
+)
+def test_tags_that_can_stand_together(labels: tuple[str, ...], bundle: Path, tmp_path: Path) -> None:
+    folder = renamed(bundle, tmp_path / "b", labels, "viterbi")
     asked = [q for q in questions(6) if q.task == "demo-names"]
     asked += [q._replace(example=replace(q.example, tokens=("\u200b", *9 * q.example.tokens))) for q in asked]
     check(folder, asked)
-    greedy = Client(str(CLIENT), bundle)(asked, "--engine", "openvino")
+    greedy = Client(str(CLIENT), renamed(bundle, tmp_path / "greedy", labels))(asked, "--engine", "openvino")
     best = Client(str(CLIENT), folder)(asked, "--engine", "openvino")
     assert [one["prediction"] for one in greedy] != [one["prediction"] for one in best]
+
+
+@small
+@built
+def test_tags_of_another_kind_are_refused(bundle: Path, tmp_path: Path) -> None:
+    """Parts of speech, and spans that are ended and never begun."""
+    folder = renamed(bundle, tmp_path / "b", CARDS[3].labels, "viterbi")
+    card = json.loads((folder / CARD).read_text())
+    for labels in (["NOUN", *"abcdef"], ["O", "I-A", "E-A", "I-B", "E-B", "I-C", "E-C"]):
+        card["tasks"][3]["card"]["labels"] = labels
+        (folder / CARD).write_text(json.dumps(card))
+        assert "no BIO or IOBES tags" in ask(folder, "--task", "demo-topic", "x").stderr
+
+
+@small
+@built
+def test_a_marked_word(bundle: Path, tmp_path: Path) -> None:
+    """As semantic roles have it: the task asks about the word that is marked."""
+    folder = renamed(bundle, tmp_path / "b", ("O", "B-V", "I-V", "B-A0", "I-A0", "B-A1", "I-A1"))
+    asked = [q for q in questions(2) if q.task == "demo-names"]
+    lasts = [len(q.example.tokens) - 1 for q in asked]
+    check(folder, [
+        q._replace(example=replace(q.example, marked=marked))
+        for q, last in zip(asked, lasts, strict=True) for marked in (0, last)
+    ])  # fmt: skip
+    for marked, said in (
+        (-1, "marked is -1"),
+        (2, "marked is 2; it must be the number of a word, 0..1"),
+        (None, "needs"),
+    ):
+        lines = [{"task": "demo-names", "tokens": ["a", "b"], "marked": marked}]
+        done = ask(folder, "--engine", "openvino", lines=lines)
+        assert done.returncode == 2 and said in done.stderr, done.stderr
+    done = ask(folder, "--engine", "openvino", lines=[{"task": "demo-topic", "text": "a", "marked": 0}])
+    assert done.returncode == 2 and "does not ask about one word" in done.stderr
+
+
+@small
+@built
+def test_what_languages_have_of_their_own(bundle: Path, tmp_path: Path) -> None:
+    """Prompts, and thresholds of "no answer" that some answers and candidates reach and others do not."""
+    asked = [q for q in questions(6) if q.task in ("demo-answers", "demo-topic", "demo-translation")]
+    folder = shutil.copytree(bundle, tmp_path / "b", copy_function=os.link)
+    card, before = read_card(folder), in_python(Session(bundle, engine="openvino"), asked)
+    numbers = {task.card.name: task.task_id for task in card.tasks}
+    scores: dict[tuple[str, bool], list[float]] = {}
+    for question, found in zip(asked, before, strict=True):
+        if question.task != "demo-topic":
+            score = found["no_answer" if question.task == "demo-answers" else "cosine"]
+            scores.setdefault((question.task, question.language == "de"), []).append(score)
+
+    def own(task: BundledTask) -> BundledTask:
+        name = task.card.name
+        if name == "demo-topic":  # in the prompt, and by the head, of another task
+            return task.model_copy(update={"languages": {"de": numbers["demo-choice"]}})
+        if (name, True) not in scores:
+            return task
+        one, others = (float(np.mean(np.sort(scores[name, which])[2:4])) for which in (True, False))
+        may = task.card.model_copy(update={"no_answer": True})
+        return task.model_copy(update={"card": may, "threshold": others, "thresholds": {"de": one}})
+
+    write_model(folder / CARD, card.model_copy(update={"tasks": [own(task) for task in card.tasks]}))
+    check(folder, asked)
+    found = Client(str(CLIENT), folder)(asked, "--engine", "openvino")
+    for name in ("demo-answers", "demo-translation"):
+        german = [
+            one["prediction"] == "" for q, one in zip(asked, found, strict=True) if (q.task, q.language) == (name, "de")
+        ]
+        assert any(german) and not all(german), name
 
 
 @small
@@ -306,11 +433,14 @@ def test_damaged_bundles(bundle: Path, tmp_path: Path) -> None:
 def test_hashes_are_remembered_as_python_does(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POLYPROMPT_CACHE", str(tmp_path / "cache"))
     weights = bundle / "backbone.bin"
-    time.sleep(max(0.0, weights.stat().st_ctime + SETTLED + 1 - time.time()))
-    words = bundle, "--engine", "openvino", "--task", "demo-topic", "x"
-    assert ask(*words).returncode == 0
+    os.utime(weights)
     status = weights.stat()
     note = tmp_path / "cache" / "hashes" / f"{status.st_dev}-{status.st_ino}"
+    assert "abacus" in ask(bundle, "--engine", "abacus", "x").stderr  # hashes are computed before engines are looked at
+    assert not note.exists() or time.time() - status.st_ctime > SETTLED, "it may be touched again unseen"
+    time.sleep(max(0.0, status.st_ctime + SETTLED + 1 - time.time()))
+    words = bundle, "--engine", "openvino", "--task", "demo-topic", "x"
+    assert ask(*words).returncode == 0
     stamp, found = note.read_text().split("\n")
     note.unlink()
     assert known_sha256(weights) == found == read_card(bundle).files["backbone.bin"].sha256
@@ -319,6 +449,27 @@ def test_hashes_are_remembered_as_python_does(bundle: Path, tmp_path: Path, monk
     assert "backbone.bin: damaged" in ask(*words).stderr
     note.write_text(f"1{stamp}\n{'0' * 64}")  # and not where the file is another one
     assert ask(*words).returncode == 0
+
+
+@pytest.mark.parametrize("bundle", ["minilm-l6-en"], indirect=True)
+@built
+@pytest.mark.parametrize(
+    ("place", "base"),
+    [("off", "base"), ("here", "base"), ("~/there", ""), ("", "base"), ("", "~/base"), ("", "")],
+)
+def test_hashes_lie_where_python_has_them(
+    place: str, base: str, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"POLYPROMPT_CACHE": place, "XDG_CACHE_HOME": base, "HOME": f"{tmp_path}/home"}.items():
+        monkeypatch.setenv(name, value)
+    found = [path.stat() for path in bundle.iterdir()]
+    time.sleep(max(0.0, max(status.st_ctime for status in found) + SETTLED + 1 - time.time()))
+    assert "abacus" in ask(bundle, "--engine", "abacus", "x").stderr
+    folder, large = cache.folder(), [f"{one.st_dev}-{one.st_ino}" for one in found if one.st_size >= LARGE]
+    assert large and (folder is None) == (place == "off")
+    wanted = [] if folder is None else [tmp_path / folder / HASHES / name for name in large]
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(wanted)
 
 
 def test_the_graph_cuts_as_the_tokenizer_does(bundle: Path) -> None:
