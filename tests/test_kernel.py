@@ -68,8 +68,18 @@ def case(lengths, heads, width, slots, banks, one_asks, dtype, seed=0):
     return states, asked, prefix, draw(len(lengths) if one_asks else sum(lengths), heads * width)
 
 
-def check(lengths, heads, width, slots, banks, one_asks, dtype, own=True):
-    states, asked, prefix, grad = case(lengths, heads, width, slots, banks, one_asks, dtype)
+def far_apart(*given):
+    """The same with scores that are hundreds apart; in heads of 64 numbers they are multiples of 8, and some equal."""
+    states, asked, prefix, grad = case(*given)
+    keys = states[:, : -given[1] * given[2]]
+    for large in (keys, asked, None if prefix is None else prefix[0]):
+        if large is not None:
+            large.clamp_(-2, 2).round_().mul_(8)
+    return states, asked, prefix, grad
+
+
+def check(lengths, heads, width, slots, banks, one_asks, dtype, own=True, made=case):
+    states, asked, prefix, grad = made(lengths, heads, width, slots, banks, one_asks, dtype)
     there = [tensor is not None for tensor in (states, asked, prefix)]
 
     def leaves(change):
@@ -144,6 +154,46 @@ def test_scores_far_below_zero(instructions, dtype):
     torch.testing.assert_close(mixed.float(), torch.ones(3, 32), rtol=0, atol=TOLERANCE[dtype])
     assert states.grad[:, :64].isfinite().all()
     torch.testing.assert_close(states.grad[:, 64:].float(), torch.ones(3, 32), rtol=0, atol=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=["fp32", "bf16"])
+@pytest.mark.parametrize("one_asks", [False, True], ids=["all ask", "one asks"])
+def test_scores_far_apart(instructions, dtype, one_asks):
+    """What is too far below the largest score counts nothing; where all are, the largest is still one of them."""
+    check([70, 1, 65, *range(2, 30)], 2, 64, 17, 1, one_asks, dtype, made=far_apart)
+    if not one_asks:
+        check([3, 200], 2, 64, 256, 2, one_asks, dtype, made=far_apart)
+    below = torch.full((3, 2 * 64), 16.0, dtype=dtype)
+    below[1:, :64], below[1:, 64:] = 24.0, 0.0
+    rows, asked = Packed(torch.tensor([0, 3]), None, (1, 3)), -below[:1, :64]
+    states = below if one_asks else torch.cat([asked.expand(3, 64), below], 1)
+    mixed = kernel.attention(states, asked if one_asks else None, rows, 1, None)
+    torch.testing.assert_close(mixed.float(), torch.full_like(mixed, 16.0).float(), rtol=0, atol=16 * TOLERANCE[dtype])
+
+
+def test_halves_become_bf16_with_an_even_end(instructions):
+    """The mean of two neighbours lies half way between them."""
+    values = 1 + torch.tensor([[0, 1], [1, 2]]) / 128
+    states = torch.cat([torch.zeros(2, 2, dtype=torch.float64), values], 1).bfloat16()
+    asked = torch.zeros(1, 2).bfloat16()
+    mixed = kernel.attention(states, asked, Packed(torch.tensor([0, 2]), None, (1, 2)), 1, None)
+    assert mixed.tolist() == values.mean(0).bfloat16()[None].tolist() == [[1.0, 1 + 2 / 128]]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=["fp32", "bf16"])
+def test_nothing_comes_back_out_of_a_thread_s_memory(instructions, dtype):
+    """Odd numbers of rows and slots, behind a call that leaves no numbers in all of it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for slots, lengths in ((17, [7, 65, 3]), (3, [5, 1])):
+            states, _, prefix, _ = case([200], 1, 80, 64, 1, False, dtype)
+            none = [(leaf * torch.nan).requires_grad_() for leaf in (states, prefix)]
+            spoilt = kernel.attention(none[0], None, Packed(torch.tensor([0, 200]), None, (1, 1)), 1, none[1])
+            torch.autograd.grad(spoilt, none, torch.full_like(spoilt, torch.nan))
+            check(lengths, 1, 80, slots, 1, False, dtype)
+    finally:
+        torch.set_num_threads(before)
 
 
 @needs
