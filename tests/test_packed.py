@@ -331,3 +331,25 @@ def test_a_pace_is_what_an_engine_takes(bundle: Path, monkeypatch: pytest.Monkey
         assert found.opening == 70_000
         for part in ("batch", "piece", "place", "pair"):
             assert getattr(found, part) == pytest.approx(getattr(pace, part), abs=1e-3)
+
+
+def test_a_pace_has_the_least_relative_errors(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an engine that takes the more for a place the more places there are, which no pace says."""
+    now, runs = 0.0, []
+
+    def run(names: object, feeds: dict[str, np.ndarray]) -> None:
+        nonlocal now
+        runs.append((feeds["input_ids"].size, feeds["input_ids"].size ** 1.3))
+        now += runs[-1][1] / 1e6
+
+    engine = SimpleNamespace(keep=lambda tensors: None, run=run)
+    monkeypatch.setattr(exporters.pace, "open_engine", lambda *_, **__: engine)
+    monkeypatch.setattr(exporters.pace, "time", SimpleNamespace(perf_counter=lambda: now))
+    graphs = exporters.pace.Graphs(bundle, open_bundle(bundle), "onnxruntime")
+    pace = exporters.pace.measure(graphs, ["padded"])["padded"]
+
+    def error(batch: float, piece: float) -> float:
+        return sum(((batch + piece * places) / taken - 1) ** 2 for places, taken in runs)
+
+    others = [(0.01, pace.piece), (pace.batch, 0.99 * pace.piece), (pace.batch, 1.01 * pace.piece)]
+    assert pace.batch == 0 and error(pace.batch, pace.piece) < min(error(*other) for other in others)
