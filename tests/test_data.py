@@ -51,7 +51,7 @@ def test_a_head_is_trained_for_others_although_its_own_task_cannot_be_scored(nli
 
 
 def test_ids_that_repeat_are_an_error_where_rows_are_scored_alone(nli, tmp_path, monkeypatch):
-    """A training file carved out of several may repeat them; all rows are trained on, and a kept split forgets nothing."""
+    """A training file carved out of several may repeat them; all rows are trained on, as often as it is read."""
     monkeypatch.setenv("POLYPROMPT_CACHE", str(tmp_path / "cache"))
     path = nli / "glue/MNLI/train.tsv"
     header, *rows = path.read_text().splitlines()
