@@ -92,14 +92,24 @@ def test_the_first_paragraph_of_the_report_is_that_of_the_summary(summary):
 
 
 def test_the_first_paragraph_says_the_gaps_between_languages(summary):
+    """Of fine-tuning, of prompts in all layers that begin as words, and of those that begin at nothing."""
     first = " ".join((ROOT / "REPORT.md").read_text(encoding="utf-8").split("\n\n")[1].split())
-    rows = {row["method"]: row for row in summary["rows"] if row["backbone"] == "me5-small-multilingual"}
+    rows = {
+        "gated" if "zero-gated" in row["prompt"] else row["method"]: row
+        for row in summary["rows"]
+        if row["backbone"] == "me5-small-multilingual"
+    }
     gaps, others = ({name: row["means"][kind]["score"] for name, row in rows.items()} for kind in ("gap", "transfer"))
     assert f"{gaps['ptuning-v2']:.1f} points with prompts and {gaps['fine-tune']:.1f} with fine-tuning" in first
     assert f"{others['ptuning-v2']:.1f} against {others['fine-tune']:.1f}" in first
-    [apart] = [one for one in summary["comparisons"] if one["measure"] == "gap"]
-    assert (apart["first"], apart["second"]) == (rows["ptuning-v2"]["id"], rows["fine-tune"]["id"])
-    assert f"{abs(apart['difference']):.1f}" in first
+    assert f"a gap of {gaps['gated']:.1f}" in first and f"and {others['gated']:.1f} in the other languages" in first
+    apart = {one["first"]: one for one in summary["comparisons"] if one["measure"] == "gap"}
+    assert apart.keys() == {rows["ptuning-v2"]["id"], rows["gated"]["id"]}
+    for name, row in rows.items():
+        if name != "fine-tune":
+            one = apart[row["id"]]
+            assert one["second"] == rows["fine-tune"]["id"]
+            assert f"{one['difference']:.1f} more" in first and f"({one['low']:.1f} to {one['high']:.1f}" in first
 
 
 def test_the_report_has_the_tables_of_the_summary(summary):
