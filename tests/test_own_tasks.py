@@ -505,12 +505,12 @@ def test_csv_refused(content: str, line: int, message: str, tmp_path: Path) -> N
     task = declare(
         tmp_path,
         'kind = "classification"\nformat = "csv"\ncolumns = { id = "id" }\n',
-        train=content,
-        dev="",
+        train="",
+        dev=content,
     )
     with pytest.raises(DataError) as error:
-        data.load(task, "train", "en", None)
-    assert str(error.value).startswith(f"{tmp_path / 'train'}:{line}: ")
+        data.load(task, "dev", "en", None)
+    assert str(error.value).startswith(f"{tmp_path / 'dev'}:{line}: ")
     assert message in str(error.value)
 
 
