@@ -14,15 +14,16 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from tabulate import tabulate, tabulate_formats
 
 from benchmarks.errors import PolypromptError, run_command
 from benchmarks.files import write_atomic
 from leaderboard import plots
-from leaderboard.board import Board
+from leaderboard.board import Board, Replicates
 from leaderboard.ranking import Comparison, compare
 from leaderboard.runs import INCIDENTAL
 from leaderboard.tables import make_board
@@ -63,7 +64,7 @@ def changes(board: Board) -> list[Change]:
     Raises:
         PolypromptError: fewer than two configurations, or none that differs from the base in one setting.
     """
-    runs = {run.id: run for run in board.runs}
+    runs, columns = {run.id: run for run in board.runs}, _columns(board)
     by_settings: dict[str, dict[str, str]] = {}
     seeds: dict[str, int] = {}
     for row in board.rows.values():
@@ -71,7 +72,7 @@ def changes(board: Board) -> list[Change]:
             continue
         text = _text(runs[row.runs[0]].config)
         scores = board.replicates[row.id].score
-        for task, number in _columns(board).items():
+        for task, number in columns.items():
             if np.isfinite(scores[number]):
                 by_settings.setdefault(text, {})[task] = row.id
         seeds[row.id] = len(row.seeds)
@@ -89,20 +90,26 @@ def changes(board: Board) -> list[Change]:
         value = ", ".join([_value(parsed[text].get(setting[0])), *rates])
         before = _value(parsed[base].get(setting[0]))
         both = [task for task in tasks if task in by_settings[base]]
-        parts = [_compared(board, task, tasks[task], by_settings[base][task]) for task in both]
-        if len(parts) > 1:
-            both.append("mean")
-            parts.append(_mean(parts))
-        for task, (score, _, ours, theirs, difference) in zip(both, parts, strict=True):
-            result = compare(difference, 0.0, ours, theirs)
+        pairs = {
+            task: tuple(_scored(board.replicates[of[task]], columns[task]) for of in (tasks, by_settings[base]))
+            for task in both
+        }
+        if len(both) > 1:
+            pairs["mean"] = tuple(_mean(parts) for parts in zip(*pairs.values(), strict=True))
+        for task, (ours, theirs) in pairs.items():
+            result = compare(ours.score, theirs.score, ours.values, theirs.values)
             count = seeds[tasks[both[0] if task == "mean" else task]]
-            found.append(Change(_shown(setting[0]), value, before, task, score, result, count))
+            found.append(Change(_shown(setting[0]), value, before, task, ours.score, result, count))
     if not found:
         raise PolypromptError("no two configurations differ in one setting alone (rates may go with it)")
     return sorted(found, key=lambda one: (one.setting, _order(one.value), one.task == "mean", one.task))
 
 
-_Part = tuple[float, float, "np.ndarray[Any, Any]", "np.ndarray[Any, Any]", float]
+class _Scored(NamedTuple):
+    """A score in points, and its replicates `[resamples]`."""
+
+    score: float
+    values: NDArray[np.float64]
 
 
 def _columns(board: Board) -> dict[str, int]:
@@ -114,20 +121,14 @@ def _columns(board: Board) -> dict[str, int]:
     }
 
 
-def _compared(board: Board, task: str, first: str, second: str) -> _Part:
-    number = _columns(board)[task]
-    one, other = board.replicates[first], board.replicates[second]
-    ours, theirs = (part.scale[number] * part.values[number].astype(np.float64) for part in (one, other))
-    score, before = float(one.score[number]), float(other.score[number])
-    return score, before, score + ours, before + theirs, score - before
+def _scored(row: Replicates, number: int) -> _Scored:
+    score = float(row.score[number])
+    return _Scored(score, score + row.scale[number] * row.values[number].astype(np.float64))
 
 
-def _mean(parts: Sequence[_Part]) -> _Part:
-    return (
-        float(np.mean([part[0] for part in parts])), float(np.mean([part[1] for part in parts])),
-        np.mean([part[2] for part in parts], axis=0), np.mean([part[3] for part in parts], axis=0),
-        float(np.mean([part[4] for part in parts])),
-    )  # fmt: skip
+def _mean(parts: Sequence[_Scored]) -> _Scored:
+    """The mean over tasks, replicate by replicate."""
+    return _Scored(float(np.mean([part.score for part in parts])), np.mean([part.values for part in parts], axis=0))
 
 
 def _text(config: str) -> str:

@@ -34,17 +34,6 @@ LINES = 4
 
 _COLOURS = ("var(--gain)", "var(--loss)", "var(--third)", "var(--tick)")
 
-_LIGHT = {
-    "gain": "#3f7fbd",
-    "loss": "#c4661c",
-    "third": "#5b7f3a",
-    "tick": "#55595f",
-    "soft": "#5c636d",
-    "line": "#dcdcd6",
-    "ink": "#1d2126",
-}
-"""What style.css says of these for a light page."""
-
 _CONFIG = {
     "background": None,
     "font": "system-ui, sans-serif",
@@ -457,9 +446,10 @@ def shifts(points: Sequence[Shift], lines: Sequence[str]) -> Markup:
 
 def alone(svg: Markup) -> str:
     """A plot as a file of its own: it stands on white, and has the colours that pages have in the light."""
+    style = Path(__file__).with_name("templates").joinpath("style.css").read_text(encoding="utf-8")
     text = str(svg)
-    for name, colour in _LIGHT.items():
-        text = text.replace(f"var(--{name})", colour)
+    for name, light in re.findall(r"--([\w-]+): light-dark\((#\w+),", style):
+        text = text.replace(f"var(--{name})", light)
     return text.replace('class="plot"', 'xmlns="http://www.w3.org/2000/svg" style="background: white"', 1) + "\n"
 
 
