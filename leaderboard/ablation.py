@@ -155,14 +155,13 @@ def _value(value: object) -> str:
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _order(value: str) -> tuple[float, str]:
-    """Numbers by size, "top:2" by its number behind all others that begin so."""
-    first = value.split(",")[0]
-    kind, _, number = first.rpartition(":")
+def _order(value: str) -> tuple[str, float]:
+    """Numbers by size; "top:2" by its number among those that begin so."""
+    kind, _, number = value.split(",")[0].rpartition(":")
     try:
-        return float(number), kind
+        return kind, float(number)
     except ValueError:
-        return -1.0, value
+        return value, 0.0
 
 
 def as_table(found: Sequence[Change], style: str = "github") -> str:

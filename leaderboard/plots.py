@@ -394,8 +394,8 @@ def shifts(points: Sequence[Shift], lines: Sequence[str]) -> Markup:
     settings = list(dict.fromkeys(point.setting for point in points))
     ends = [end for point in points for end in (point.low, point.high)]
     domain = {"domain": list(lines)}
-    color = {"field": "line", "type": "nominal", "title": None, "scale": domain | {"range": list(_COLOURS)}}
-    shape = {"field": "line", "type": "nominal", "title": None, "scale": domain}
+    line = {"field": "line", "type": "nominal", "title": None, "legend": {"symbolOpacity": 1}}
+    color, shape = line | {"scale": domain | {"range": list(_COLOURS)}}, line | {"scale": domain}
     for setting in settings:
         of = [point for point in points if point.setting == setting]
         values = [
@@ -416,7 +416,7 @@ def shifts(points: Sequence[Shift], lines: Sequence[str]) -> Markup:
             {
                 "title": {"text": setting, "anchor": "start", "frame": "group", "color": "var(--ink)", "fontSize": 12},
                 "width": 420,
-                "height": {"step": 9 * len(lines) + 6},
+                "height": {"step": 16},  # of a mark, not of a value
                 "data": {"values": values},
                 "layer": [
                     {
@@ -431,7 +431,7 @@ def shifts(points: Sequence[Shift], lines: Sequence[str]) -> Markup:
                             **beside,
                             "x": x | {"field": "low"},
                             "x2": {"field": "high"},
-                            "color": color | {"legend": None},
+                            "color": color,
                         },
                     },
                     {
@@ -441,7 +441,8 @@ def shifts(points: Sequence[Shift], lines: Sequence[str]) -> Markup:
                 ],
             }
         )
-    return _drawn({"vconcat": panels, "spacing": 14, "resolve": {"scale": {"color": "shared", "shape": "shared"}}})
+    shared = {"scale": {"color": "shared", "shape": "shared"}}
+    return _drawn({"vconcat": panels, "spacing": 14, "padding": 10, "resolve": shared})
 
 
 def alone(svg: Markup) -> str:

@@ -73,7 +73,7 @@ def test_the_plot_stands_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert len(table) == 2 + 3
     drawn = out.read_text()
     ElementTree.fromstring(drawn)
-    assert "var(" not in drawn and "xlink" not in drawn
+    assert "var(" not in drawn and "xlink" not in drawn and "role-legend" in drawn
     for words in ("init, base kv", "prompt-length, base 32", "zero-gated, learning-rate 0.1", "glue.mrpc", "mean"):
         assert words in drawn
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.results import Results, read_model, read_predictions
+from leaderboard.ablation import as_table, changes, drawing
 from leaderboard.build import build
 from leaderboard.runs import read_run, run_folders
 from leaderboard.summary import as_tables, summarise
@@ -16,7 +17,7 @@ from leaderboard.veil import FIRST, is_veiled
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
-RUNS = run_folders(RESULTS / "runs")
+RUNS = [*run_folders(RESULTS / "runs"), *run_folders(RESULTS / "ablations")]
 LABEL = 24
 """No label or tag has more characters."""
 
@@ -110,6 +111,14 @@ def test_the_first_paragraph_says_the_gaps_between_languages(summary):
             one = apart[row["id"]]
             assert one["second"] == rows["fine-tune"]["id"]
             assert f"{one['difference']:.1f} more" in first and f"({one['low']:.1f} to {one['high']:.1f}" in first
+
+
+def test_the_report_has_the_table_and_the_plot_of_ablations():
+    board = make_board([RESULTS / "ablations"])
+    assert board.complaints == ()
+    found = changes(board)
+    assert as_table(found) in (ROOT / "REPORT.md").read_text(encoding="utf-8")
+    assert drawing(found) == (ROOT / "docs/ablations.svg").read_text(encoding="utf-8")
 
 
 def test_the_report_has_the_tables_of_the_summary(summary):
