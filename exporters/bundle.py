@@ -340,6 +340,14 @@ class BundleCard(BaseModel):
         return "sequence_rows" if one else "whole_rows"
 
     @property
+    def light(self) -> bool:
+        """Whether each open graph may have a copy of the weights in the order in which its products read them.
+
+        In int8 they are a quarter of the bytes, and ONNX Runtime is faster with it.
+        """
+        return self.precision == "int8"
+
+    @property
     def shortest_limit(self) -> int:
         """Pieces that the rows of every task may have."""
         return min(task.max_positions for task in self.tasks)

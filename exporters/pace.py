@@ -56,7 +56,8 @@ class Graphs:
             file = self.folder / (graph_file(self.card, self.name, form) or MODEL)
             began = time.perf_counter()
             how = {"native": form in COMPILED, "streams": form == "streams"}
-            engine = open_engine(self.name, file, second=bool(self._engines), **how)
+            second = bool(self._engines) and not self.card.light
+            engine = open_engine(self.name, file, second=second, **how)
             self.opening[form] = round(1e6 * (time.perf_counter() - began))
             self._engines[form] = engine
         return self._engines[form]

@@ -338,7 +338,8 @@ class Session:
         file = self._bundle / (graph_file(self._card, self._name, form) or MODEL)
         how = self._threads, self._provider, self._card.shortest_limit
         native, streams = form in COMPILED, form == "streams"
-        return open_engine(self._name, file, *how, second=bool(self._engines), native=native, streams=streams)
+        second = bool(self._engines) and not self._card.light
+        return open_engine(self._name, file, *how, second=second, native=native, streams=streams)
 
     def _features(self, name: str, examples: Sequence[Example], made: dict[Hashable, list[Feature]]) -> list[Feature]:
         """The rows of a task's examples.

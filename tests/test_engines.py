@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from bundles import tiny_bundle, tiny_prompted
 from test_session import examples
@@ -14,10 +15,11 @@ from test_session import examples
 import exporters.bench
 import exporters.session
 from benchmarks.errors import PolypromptError
-from exporters.bundle import open_bundle
-from exporters.engines import ENGINES, installed, open_engine
+from benchmarks.results import write_model
+from exporters.bundle import CARD, open_bundle
+from exporters.engines import ENGINES, Engine, installed, open_engine
 from exporters.engines.cuda import BoundRuntime, block, padded, without_flash
-from exporters.engines.onnxruntime import cpu_card, open_session
+from exporters.engines.onnxruntime import cpu_card, has_byte_products, open_session
 from exporters.session import Session
 from exporters.verify import verify, verify_engines
 
@@ -82,6 +84,58 @@ def test_blocks() -> None:
     assert padded("task_id", np.array([7, 9, 2]), (4, 16)).tolist() == [7, 9, 2, 0]
     assert padded("whole_rows", np.array([1, 2, 0]), (8, 16)).tolist() == [1, 2, 0, 0]
     assert padded("input_ids", np.ones((3, 5), np.int64), (4, 16)).sum() == 15
+
+
+@pytest.mark.parametrize(
+    ("flags", "there"),
+    [
+        ("flags\t: fpu avx2 avx512_vnni avx512_bf16\n", True),
+        ("flags\t: fpu avx2 avx_vnni\n", True),
+        ("flags\t: fpu avx2 avx512f avx_vnni_int8\n", False),
+        (None, False),
+    ],
+)
+def test_exact_int8_is_asked_for_only_where_it_costs(
+    flags: str | None, there: bool, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, opened = tmp_path / "cpuinfo", []
+    if flags is not None:
+        path.write_text(flags)
+    assert has_byte_products(path) is there
+
+    class Recorded(onnxruntime.InferenceSession):
+        def __init__(self, model: Path, options: onnxruntime.SessionOptions, *rest: object, **more: object) -> None:
+            opened.append(options)
+            super().__init__(model, options, *rest, **more)
+
+    monkeypatch.setattr(exporters.engines.onnxruntime, "has_byte_products", lambda: there)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Recorded)
+    open_engine("onnxruntime", bundle / "model.onnx", 1)
+    if there:
+        with pytest.raises(RuntimeError):
+            opened[0].get_session_config_entry("session.x64quantprecision")
+    else:
+        assert opened[0].get_session_config_entry("session.x64quantprecision") == "1"
+
+
+@pytest.mark.parametrize(("precision", "copies"), [("fp32", 1), ("int8", 2)])
+def test_weights_are_copied_for_each_graph_only_in_int8(
+    precision: str, copies: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def recorded(*args: object, second: bool, **more: object) -> Engine:
+        asked.append(second)
+        return open_engine(*args, second=second, **more)
+
+    folder = tmp_path / "bundle"
+    card = tiny_bundle(folder, tiny_prompted())
+    write_model(folder / CARD, card.model_copy(update={"precision": precision}))
+    monkeypatch.setattr(exporters.session, "open_engine", recorded)
+    session = Session(folder, engine="onnxruntime")
+    for form in ("padded", "packed"):
+        session._open(form)
+    assert asked.count(False) == copies and len(asked) == 2
 
 
 def test_auto_takes_the_fastest_that_is_verified(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from exporters.engines.interface import Arrays, EngineCard
 
 SILENT, WARNINGS = 4, 2
 """Levels of ONNX Runtime's log."""
+
+FLAGS = Path("/proc/cpuinfo")
 
 
 class OnnxRuntime:
@@ -56,6 +59,19 @@ def open_cpu(model: Path, threads: int | None, second: bool = False, operators: 
     return OnnxRuntime(session, cpu_card(threads))
 
 
+@cache
+def has_byte_products(flags: Path = FLAGS) -> bool:
+    """Whether the processor has products of four int8 numbers at once (VNNI). False where the system does not say.
+
+    Args:
+        flags: what the system says of the processor.
+    """
+    try:
+        return bool({"avx512_vnni", "avx_vnni"} & set(flags.read_text().split()))
+    except OSError:
+        return False
+
+
 def cpu_card(threads: int | None = None) -> EngineCard:
     """What the CPU provider is."""
     return EngineCard(
@@ -89,8 +105,10 @@ def open_session(
     options.log_severity_level = SILENT  # what goes wrong is said below, once
     # Threads that wait for more work keep their cores busy for a while, which another graph of the bundle may need.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    # Processors without products of four int8 numbers at once add up pairs in 16 bits, where large ones overflow.
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    # Processors without products of four int8 numbers at once add up pairs in 16 bits, where large ones overflow. What
+    # avoids that is much slower on those that have them, and the runtime does not look.
+    if not has_byte_products():
+        options.add_session_config_entry("session.x64quantprecision", "1")
     if not reorder:
         options.add_session_config_entry("session.disable_prepacking", "1")
     if threads is not None:

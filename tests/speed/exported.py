@@ -111,7 +111,8 @@ class Exported:
         for form, report in card.parity[name].forms.items():
             file = graph_file(card, name, form)
             assert file is not None  # there is a report
-            engine = open_engine(name, folder / file, second=form != "padded", native=form == "native")
+            second = form != "padded" and not card.light
+            engine = open_engine(name, folder / file, second=second, native=form == "native")
             engine.keep(tensors)
             self.engines[form] = engine
             self.paces[form] = report.pace or ASSUMED

@@ -206,6 +206,7 @@ Card read_card(std::string_view text) {
     card.token_types = from.at("token_types", Json::Kind::boolean).truth;
     card.cls = from.string_at("pooling") == "cls";
     card.always_native = from.find("form") != nullptr && from.string_at("form") == "packed";
+    card.light = from.find("precision") != nullptr && from.string_at("precision") == "int8";
     card.pad = from.whole_at("pad_id", 0, most);
     const Json& files = from.at("files", Json::Kind::object);
     for (const auto& [name, about] : files.members) {

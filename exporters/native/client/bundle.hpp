@@ -53,6 +53,7 @@ struct StoredFile {
 struct Card {
     bool token_types = false, cls = false;
     bool always_native = false;  // the form packed: wherever the operator is there
+    bool light = false;          // each open graph may have a copy of the weights, see exporters.bundle
     int64_t pad = 0;
     std::vector<Task> tasks;
     std::map<std::string, StoredFile> files;

@@ -5,6 +5,9 @@
 #include <cstring>
 
 #include <dlfcn.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 #include "engine.hpp"
 #include "error.hpp"
@@ -22,6 +25,17 @@ const OrtApi& interface_of(const std::filesystem::path& library) {
     return *found;
 }
 
+// Whether the processor has products of four int8 numbers at once (VNNI).
+bool has_byte_products() {
+#if defined(__x86_64__)
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    return __get_cpuid_max(0, nullptr) >= 7 &&
+           ((__get_cpuid_count(7, 0, &a, &b, &c, &d) && (c >> 11 & 1)) || (__get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1)));
+#else
+    return false;
+#endif
+}
+
 class OnnxRuntime : public Engine {
 public:
     OnnxRuntime(const std::filesystem::path& model, int threads, const std::filesystem::path& operators, const Tensors& kept, bool second)
@@ -30,7 +44,7 @@ public:
         Ort::SessionOptions options;
         options.SetLogSeverityLevel(ORT_LOGGING_LEVEL_FATAL);
         options.AddConfigEntry("session.force_spinning_stop", "1");
-        options.AddConfigEntry("session.x64quantprecision", "1");
+        if (!has_byte_products()) options.AddConfigEntry("session.x64quantprecision", "1");
         if (second) options.AddConfigEntry("session.disable_prepacking", "1");
         if (threads > 0) options.SetIntraOpNumThreads(threads);
         if (!operators.empty()) options.RegisterCustomOpsLibrary(operators.c_str());

@@ -91,7 +91,8 @@ Engine& Session::opened(Form form) {
     std::unique_ptr<Engine>& engine = open_[form];
     if (engine == nullptr) {
         try {
-            engine = engines_.open(name_, bundle_.model(name_, form), form, bundle_.tensors, open_.size() > 1);
+            const bool second = open_.size() > 1 && !card().light;
+            engine = engines_.open(name_, bundle_.model(name_, form), form, bundle_.tensors, second);
         } catch (...) {
             open_.erase(form);
             throw;
