@@ -118,9 +118,9 @@ def test_exact_int8_is_asked_for_only_where_it_costs(
         assert opened[0].get_session_config_entry("session.x64quantprecision") == "1"
 
 
-@pytest.mark.parametrize(("precision", "copies"), [("fp32", 1), ("int8", 2)])
-def test_weights_are_copied_for_each_graph_only_in_int8(
-    precision: str, copies: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("hidden", "precision", "copies"), [(768, "fp32", 2), (1280, "fp32", 1), (1280, "int8", 2)])
+def test_light_weights_are_copied_for_each_graph(
+    hidden: int, precision: str, copies: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
 
@@ -130,7 +130,8 @@ def test_weights_are_copied_for_each_graph_only_in_int8(
 
     folder = tmp_path / "bundle"
     card = tiny_bundle(folder, tiny_prompted())
-    write_model(folder / CARD, card.model_copy(update={"precision": precision}))
+    backbone = card.backbone.model_copy(update={"layers": 12, "hidden": hidden})
+    write_model(folder / CARD, card.model_copy(update={"precision": precision, "backbone": backbone}))
     monkeypatch.setattr(exporters.session, "open_engine", recorded)
     session = Session(folder, engine="onnxruntime")
     for form in ("padded", "packed"):

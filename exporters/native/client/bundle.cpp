@@ -197,6 +197,16 @@ std::filesystem::path Bundle::model(const std::string& engine, Form form) const 
     return card.files.count(name) != 0 ? folder / name : std::filesystem::path();
 }
 
+// See exporters.bundle, BundleCard.light.
+bool is_light(const Json& card) {
+    constexpr double most_bytes = 1 << 29;
+    const Json& backbone = card.at("backbone", Json::Kind::object);
+    const double hidden = double(backbone.whole_at("hidden", 1, most)), layers = double(backbone.whole_at("layers", 0, most));
+    const std::string precision = card.find("precision") == nullptr ? "fp32" : card.string_at("precision");
+    const double bits = precision == "int4" ? 4 : precision == "int8" ? 8 : precision == "fp16" ? 16 : 32;
+    return 12 * layers * hidden * hidden * bits / 8 <= most_bytes;
+}
+
 Card read_card(std::string_view text) {
     const Json from = parse_json(text);
     if (!from.is(Json::Kind::object) || from.find("schema_name") == nullptr || from.string_at("schema_name") != "polyprompt-bundle")
@@ -206,7 +216,7 @@ Card read_card(std::string_view text) {
     card.token_types = from.at("token_types", Json::Kind::boolean).truth;
     card.cls = from.string_at("pooling") == "cls";
     card.always_native = from.find("form") != nullptr && from.string_at("form") == "packed";
-    card.light = from.find("precision") != nullptr && from.string_at("precision") == "int8";
+    card.light = is_light(from);
     card.pad = from.whole_at("pad_id", 0, most);
     const Json& files = from.at("files", Json::Kind::object);
     for (const auto& [name, about] : files.members) {
