@@ -33,7 +33,8 @@ const std::vector<std::string>& seeds() {
         tensors(R"({"token_logits.head":{"dtype":"I64","shape":[2],"data_offsets":[0,16]},)"
                 R"("token_logits.weight":{"dtype":"F32","shape":[1,2,3],"data_offsets":[16,40]},)"
                 R"("prompt_lengths":{"dtype":"I64","shape":[1,2],"data_offsets":[40,56]}})", 56),
-        R"({"schema_name":"polyprompt-bundle","version":2,"token_types":true,"pooling":"cls","pad_id":0,"files":{"model.onnx":)"
+        R"({"schema_name":"polyprompt-bundle","version":2,"token_types":true,"pooling":"cls","pad_id":0,"precision":"int8",)"
+        R"("backbone":{"layers":2,"hidden":32},"files":{"model.onnx":)"
         R"({"bytes":1,"sha256":"00"},"tokenizer.json":{"bytes":1,"sha256":"00"},"tasks.safetensors":{"bytes":1,"sha256":"00"}},)"
         R"("tasks":[{"card":{"name":"a","kind":"tagging","labels":["O","B-\u00e4\ud83d\ude00"],"max_length":40},"task_id":0,)"
         R"("output":"token_logits","columns":2,"max_positions":64,"threshold":-1.5e3,"languages":{"de":1}}],)"
