@@ -20,13 +20,16 @@ from benchmarks.records import Example
 from benchmarks.registry import find_suite
 from benchmarks.results import write_model
 from benchmarks.task import Kind
-from exporters.bundle import CARD, BundledTask, Parity, read_card, write_bundle
+from exporters.bundle import CARD, BundledTask, Form, Parity, read_card, write_bundle
 from exporters.engines import has_operator
 from exporters.export import describe, graph_of, tensors_of
 from exporters.native_form import build_native
 from exporters.packed import build_packed
 from exporters.session import Question, Session
 from exporters.store import HASHES, LARGE, SETTLED, known_sha256
+from exporters.together import side_by_side
+from harness.model import PromptedModel
+from harness.sharing import PromptBank
 from harness.viterbi import decoded
 from tests.bundles import demo_run, tiny_manifest, tiny_prompted
 
@@ -67,14 +70,16 @@ def byte_tokenizer() -> Tokenizer:
     return tokenizer
 
 
+def byte_encoder() -> PromptedModel:
+    """A small random encoder over bytes, with a prompt and a head for each task of the demo suite."""
+    how = {"vocab_size": 700, "max_position_embeddings": 300}
+    return tiny_prompted("roberta", cards=CARDS, tokenizer=byte_tokenizer(), **how)
+
+
 @pytest.fixture(scope="module", params=["bytes", "minilm-l6-en", "e5-small-multilingual"])
 def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("client")
-    if request.param == "bytes":
-        how = {"vocab_size": 700, "max_position_embeddings": 300}
-        model = tiny_prompted("roberta", cards=CARDS, tokenizer=byte_tokenizer(), **how)
-    else:
-        model = demo_run(folder / "run", request.param)
+    model = byte_encoder() if request.param == "bytes" else demo_run(folder / "run", request.param)
     (folder / "b").mkdir()
     card = describe(model, tiny_manifest(model, CARDS))
     graphs = {"packed": graph_of(model, build_packed), "native": graph_of(model, build_native)}
@@ -164,6 +169,29 @@ def test_forms_and_engines(engine: str, form: str, bundle: Path, tmp_path: Path)
     assert done.returncode == 0 and done.stderr == f"{engine}, {form}: 1\n", done.stderr
     done = ask(folder, "--verbose", "--no-packed", "--task", "demo-topic", "--jsonl", lines_in(tmp_path, "w", "w w"))
     assert done.stderr == f"{engine}, padded: 1\n"
+
+
+@built
+def test_the_form_all(tmp_path: Path) -> None:
+    model = byte_encoder()
+    model.prompt = PromptBank(model.prompt.bank[:1].clone(), {"": 0}, model.prompt.placement)
+    card = describe(model, tiny_manifest(model, CARDS))
+    tasks, tensors = side_by_side(card.tasks, tensors_of(model, CARDS))
+    card = card.model_copy(update={"form": Form.ALL, "tasks": tasks})
+    folder = tmp_path / "all"
+    folder.mkdir()
+    write_bundle(folder, card, graph_of(model), tensors, model.backbone.tokenizer.to_str())
+    add_tokenizer(folder)
+    check(folder, questions(3))
+    # each task's answer to one text, beside that of the task alone
+    session, pair = Session(folder, engine="openvino"), ("Who sings?", "Ada sings.")
+    text = Example("1", *pair, choices=("a", "b"), tokens=tuple(pair[0].split()))
+    options = "--task", "all", pair[0], "--pair", pair[1], "--choices", *text.choices
+    done = ask(folder, "--engine", "openvino", *options)
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [one["task"] for one in found] == [card.name for card in CARDS] and not done.stderr
+    for one, mine in zip(found, in_python(session, [Question(card.name, text, "") for card in CARDS]), strict=True):
+        assert difference(mine, one) < 1e-4, one
 
 
 def lines_in(folder: Path, *texts: str) -> Path:
