@@ -20,13 +20,16 @@ def _is_one(number: float) -> bool:
     return number == 1
 
 
-Form = Literal["padded", "packed", "native", "streams"]
+Form = Literal["padded", "packed", "native", "streams", "queued"]
 """Of rows that differ in length: filled up to the longest; one behind the other but for attention, see
-`exporters.packed`; nowhere filled up, over a compiled operator, see `exporters.native_form`; or the same with parts of
-the rows side by side, in streams of the engine."""
+`exporters.packed`; nowhere filled up, over a compiled operator, see `exporters.native_form`; the same with parts of the
+rows side by side, in streams of the engine; or padded, with a batch in each stream."""
 
 COMPILED: frozenset[Form] = frozenset({"native", "streams"})
 """Forms of the graph with the compiled operator."""
+
+SIDE_BY_SIDE: frozenset[Form] = frozenset({"streams", "queued"})
+"""Forms for which an engine is opened with streams."""
 
 
 class Pace(BaseModel):
@@ -36,6 +39,7 @@ class Pace(BaseModel):
     places + pair * pairs`. In the padded form all places are pieces; in the packed form places cost attention alone; in
     the native form there are no places, and attention costs each row the square of its pieces, which are its pairs.
     Where rows are computed side by side, in `streams`, a batch takes at least what its longest row does in one of them.
+    Of queued batches it is what one takes while all other streams have one too.
 
     Attributes:
         opening: to open the graph, once.
@@ -77,11 +81,35 @@ def plan(lengths: Sequence[int], most: int, paces: Mapping[Form, Pace]) -> Plan:
     Between rows of the same length there is no cut, but where a batch would be too large. A batch without padding is
     not computed in the packed form, which has nothing to gain there.
 
+    Batches are queued all or none: then they are done when the last stream is, which begin with the largest.
+
     Args:
         lengths: of the rows, ascending.
         most: places of a batch if it has more than one row; in the native form pieces.
-        paces: what each form takes that there is; one that is not the packed one at least.
+        paces: what each form takes that there is; one that is neither the packed nor the queued one at least.
     """
+    best = _plan(lengths, most, {form: pace for form, pace in paces.items() if form != "queued"})
+    if "queued" in paces and len(lengths) > 1:
+        best = min(best, _queued(lengths, most, paces["queued"]), key=lambda found: found.cost)
+    return best
+
+
+def _queued(lengths: Sequence[int], most: int, pace: Pace) -> Plan:
+    """Padded batches in streams; see `plan`. None is so large that streams would have nothing to do meanwhile."""
+    found = []
+    for parts in (pace.streams, 2 * pace.streams):
+        share = max(-(-sum(lengths) // parts), lengths[-1])
+        batches = [Batch(rows, "queued") for rows, _ in _plan(lengths, min(most, share), {"padded": pace}).batches]
+        places = [(rows.stop - rows.start) * lengths[rows.stop - 1] for rows, _ in batches]
+        order = sorted(range(len(batches)), key=lambda batch: -places[batch])
+        streams = [0.0] * pace.streams
+        for batch in order:
+            streams[streams.index(min(streams))] += pace.batch + (pace.piece + pace.place) * places[batch]
+        found.append(Plan([batches[batch] for batch in order], max(streams)))
+    return min(found, key=lambda plan: plan.cost)
+
+
+def _plan(lengths: Sequence[int], most: int, paces: Mapping[Form, Pace]) -> Plan:
     longest, counts = np.unique(np.asarray(lengths, np.int64), return_counts=True)
     ends = np.concatenate([[0], np.cumsum(counts)])
     pieces = np.concatenate([[0], np.cumsum(counts * longest)])

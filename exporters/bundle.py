@@ -175,6 +175,7 @@ class Parity(BaseModel):
         pace: what the engine takes for a batch, see `exporters.pace`; None: it was not measured.
         packed, native: the same of these forms; None: there is none, it was not to be had, or it does not agree.
         streams: in the report of the native form its pace with parts of the rows side by side; None: it cannot do that.
+        queued: the pace of padded batches side by side; None: it cannot do that.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -190,6 +191,7 @@ class Parity(BaseModel):
     packed: Parity | None = Field(default=None, exclude_if=_is_none)
     native: Parity | None = Field(default=None, exclude_if=_is_none)
     streams: Pace | None = Field(default=None, exclude_if=_is_none)
+    queued: Pace | None = Field(default=None, exclude_if=_is_none)
 
     @property
     def forms(self) -> dict[BatchForm, Parity]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from scipy.optimize import nnls
 from tokenizers import Tokenizer
 
-from exporters.batching import COMPILED, Form, Pace, shares, side_by_side
+from exporters.batching import COMPILED, SIDE_BY_SIDE, Form, Pace, shares, side_by_side
 from exporters.bench import batch_of
 from exporters.bundle import MODEL, TOKENIZER, BundleCard, Parity, read_tasks
 from exporters.engines import Engine, has_operator, has_streams, open_engine, run_side_by_side, streams_of
@@ -55,7 +56,7 @@ class Graphs:
         if form not in self._engines:
             file = self.folder / (graph_file(self.card, self.name, form) or MODEL)
             began = time.perf_counter()
-            how = {"native": form in COMPILED, "streams": form == "streams"}
+            how = {"native": form in COMPILED, "streams": form in SIDE_BY_SIDE}
             second = bool(self._engines) and not self.card.light
             engine = open_engine(self.name, file, second=second, **how)
             self.opening[form] = round(1e6 * (time.perf_counter() - began))
@@ -66,13 +67,13 @@ class Graphs:
 def paced(report: Parity, graphs: Graphs) -> Parity:
     """The report of an engine with what each form takes that was verified."""
     forms = list(report.forms)
-    if "native" in forms and has_streams(graphs.name):
-        forms.append("streams")
+    if has_streams(graphs.name):
+        forms += ["queued", *(["streams"] if "native" in forms else [])]
     paces = measure(graphs, forms)
     parts = {form: part.model_copy(update={"pace": paces[form]}) for form, part in report.forms.items()}
     if "streams" in paces:
         parts["native"] = parts["native"].model_copy(update={"streams": paces["streams"]})
-    return parts.pop("padded").model_copy(update=parts)
+    return parts.pop("padded").model_copy(update={**parts, "queued": paces.get("queued")})
 
 
 def measure(graphs: Graphs, forms: Sequence[Form]) -> dict[Form, Pace]:
@@ -92,12 +93,13 @@ def measure(graphs: Graphs, forms: Sequence[Form]) -> dict[Form, Pace]:
     for engine in engines:
         engine.keep(tensors)
 
-    def asked(engine: Engine, lengths: list[int]) -> list[Asked]:
-        parts = shares(lengths, streams_of(engine))
+    def asked(form: Form, engine: Engine, lengths: list[int]) -> list[Asked]:
+        count = streams_of(engine)
+        parts = [list(range(len(lengths)))] * count if form == "queued" else shares(lengths, count)
         made = [batch_of(card, [lengths[row] for row in part], vocabulary) for part in parts]
         return [([output], feeds) for feeds, output in made]
 
-    given = [[asked(engine, lengths) for lengths in batches] for engine in engines]
+    given = [[asked(*one, lengths) for lengths in batches] for one in zip(forms, engines, strict=True)]
     taken = np.full((len(forms), len(batches)), np.inf)
     rounds, end = 0, 0.0
     while rounds <= ROUNDS or time.perf_counter() < end:
@@ -110,7 +112,7 @@ def measure(graphs: Graphs, forms: Sequence[Form]) -> dict[Form, Pace]:
         end = end or time.perf_counter() + SECONDS
         rounds += 1
 
-    def native(lengths: Sequence[int], streams: int) -> dict[str, int]:
+    def native(streams: int, lengths: Sequence[int]) -> dict[str, int]:
         piece = side_by_side(sum(lengths), streams, max(lengths))
         pair = side_by_side(sum(one * one for one in lengths), streams, max(lengths) ** 2)
         return {"batch": 1, "piece": int(piece), "pair": int(pair)}
@@ -122,7 +124,8 @@ def measure(graphs: Graphs, forms: Sequence[Form]) -> dict[Form, Pace]:
     paces: dict[Form, Pace] = {}
     for number, form in enumerate(forms):
         streams = streams_of(engines[number])
-        known = [native(lengths, streams) if form in COMPILED else sizes[form](lengths) for lengths in batches]
+        size_of = sizes["padded" if form == "queued" else form] if form not in COMPILED else partial(native, streams)
+        known = [size_of(lengths) for lengths in batches]
         rows = np.array([list(size.values()) for size in known], float)
         found = nnls(rows / taken[number][:, None], np.ones(len(batches)))[0].round(6).tolist()
         fitted = dict(zip(known[0], found, strict=True))

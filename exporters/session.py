@@ -6,8 +6,9 @@ import threading
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby, tee
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from benchmarks.errors import PolypromptError
 from benchmarks.records import Example, Prediction
 from benchmarks.task import Kind, TaskCard
 from benchmarks.thresholds import with_threshold
-from exporters.batching import ASSUMED, COMPILED, Batch, Form, Pace, plan, shares
+from exporters.batching import ASSUMED, COMPILED, SIDE_BY_SIDE, Batch, Form, Pace, plan, shares
 from exporters.bundle import (
     MODEL,
     NATIVE,
@@ -45,6 +46,7 @@ from exporters.engines import (
     has_streams,
     installed,
     open_engine,
+    run_queued,
     run_side_by_side,
     streams_of,
 )
@@ -216,8 +218,12 @@ class Session:
         if card.form is BundleForm.PACKED and "native" in there:
             return {"native": report.forms["native"].pace or ASSUMED}
         others = {form: pace for form in there if form != "padded" and (pace := report.forms[form].pace)}
-        if "native" in others and (pace := report.forms["native"].streams) and has_streams(self._name, self._threads):
-            others["streams"] = pace
+        if has_streams(self._name, self._threads):
+            beside = {
+                "queued": report.queued,
+                "streams": report.forms["native"].streams if "native" in others else None,
+            }
+            others |= {form: pace for form, pace in beside.items() if pace}
         return padded | others
 
     def _lasting(self) -> list[tuple[str, StoredFile]]:
@@ -301,11 +307,12 @@ class Session:
                 row = rows.setdefault(same, Row(number, feature, []))
                 row.asked.append(((name, language), index))
         ordered = sorted(rows.values(), key=lambda row: len(row.feature))
-        for batch in self._plan([len(row.feature) for row in ordered]):
-            engine = self._open(batch.form)
-            self.batches[batch.form] += 1
-            for place, index, output in self._run_batch(engine, ordered[batch.rows]):
-                results[place].outputs[index] = output
+        plan = self._plan([len(row.feature) for row in ordered])
+        for form, batches in groupby(plan, lambda batch: batch.form):
+            engine = self._open(form)
+            for asked, computed in self._computed(form, engine, [ordered[batch.rows] for batch in batches]):
+                for place, index, output in self._outputs(asked, computed):
+                    results[place].outputs[index] = output
         return results
 
     def _plan(self, lengths: Sequence[int]) -> list[Batch]:
@@ -337,7 +344,7 @@ class Session:
     def _opened(self, form: Form) -> Engine:
         file = self._bundle / (graph_file(self._card, self._name, form) or MODEL)
         how = self._threads, self._provider, self._card.shortest_limit
-        native, streams = form in COMPILED, form == "streams"
+        native, streams = form in COMPILED, form in SIDE_BY_SIDE
         second = bool(self._engines) and not self._card.light
         return open_engine(self._name, file, *how, second=second, native=native, streams=streams)
 
@@ -355,19 +362,29 @@ class Session:
             made[key] = encoder.features(task.card, examples)
         return made[key]
 
-    def _run_batch(self, engine: Engine, rows: Sequence[Row]) -> Iterator[tuple[Place, int, Floats]]:
+    def _computed(
+        self, form: Form, engine: Engine, batches: Sequence[Sequence[Row]]
+    ) -> Iterator[tuple[_Asked, dict[str, NDArray[Any]]]]:
+        """What the engine gives for some batches, or for the parts that are computed side by side."""
+        self.batches[form] += len(batches)
+        if form == "queued":
+            asked, later = tee(map(self._asked, batches))
+            yield from zip(later, run_queued(engine, ((one.names, one.feeds) for one in asked)), strict=True)
+            return
+        for rows in batches:
+            parts = shares([len(row.feature) for row in rows], streams_of(engine))
+            given = [self._asked([rows[row] for row in part]) for part in parts]
+            yield from zip(given, run_side_by_side(engine, [(one.names, one.feeds) for one in given]), strict=True)
+
+    def _outputs(self, asked: _Asked, computed: Mapping[str, NDArray[Any]]) -> Iterator[tuple[Place, int, Floats]]:
         """Place, row and output of each row, which several may have asked for."""
-        parts = shares([len(row.feature) for row in rows], streams_of(engine))
-        asked = [self._asked([rows[row] for row in part]) for part in parts]
-        computed = run_side_by_side(engine, [(one.names, one.feeds) for one in asked])
-        for one, results in zip(asked, computed, strict=True):
-            for number, row in enumerate(one.rows):
-                for place, index in row.asked:
-                    task = self._tasks[place[0]]
-                    output = results[task.output][one.read[self._card.rows_of(task)][number]]
-                    columns = slice(task.first_column, task.first_column + task.columns)
-                    real = output[: len(row.feature), columns] if output.ndim == 2 else output[columns]
-                    yield place, index, real.copy()  # a view would keep the whole batch alive
+        for number, row in enumerate(asked.rows):
+            for place, index in row.asked:
+                task = self._tasks[place[0]]
+                output = computed[task.output][asked.read[self._card.rows_of(task)][number]]
+                columns = slice(task.first_column, task.first_column + task.columns)
+                real = output[: len(row.feature), columns] if output.ndim == 2 else output[columns]
+                yield place, index, real.copy()  # a view would keep the whole batch alive
 
     def _asked(self, rows: Sequence[Row]) -> _Asked:
         padded = pad([row.feature for row in rows], self._card.pad_id)
@@ -472,7 +489,7 @@ def graph_file(card: BundleCard, engine: str, form: Form) -> str | None:
     """The graph of a bundle that an engine opens for a form; None: the bundle has none."""
     padded = model_file(card, engine)
     others = {"packed": PACKED, "native": NATIVE} if padded == MODEL else {"native": NATIVE_STATIC}
-    name = padded if form == "padded" else others.get("native" if form in COMPILED else form)
+    name = padded if form in ("padded", "queued") else others.get("native" if form in COMPILED else form)
     return name if name in card.files else None
 
 

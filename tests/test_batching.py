@@ -59,6 +59,36 @@ def test_no_other_plan_costs_less(overhead: int, packed: Pace | None, native: Pa
     assert ("native" in forms) == (native is not None) or packed is not None or overhead < 50
 
 
+def test_batches_are_queued_where_the_last_stream_is_done_first() -> None:
+    """What is said to be taken is what a queue that begins with the largest takes."""
+    pace, padded, forms = Pace(batch=90, piece=1.6, streams=2), Pace(batch=60, piece=1), set()
+    draw = random.Random(3)
+    for rows in [1, 2, 3, 12, 40, 200] * 5:
+        lengths = sorted(draw.choices(range(1, draw.choice([20, 200])), k=rows))
+        found = plan(lengths, 1000, {"padded": padded, "queued": pace})
+        alone = plan(lengths, 1000, {"padded": padded})
+        (form,) = {batch.form for batch in found.batches}
+        forms.add(form)
+        assert sorted(row for batch in found.batches for row in range(rows)[batch.rows]) == list(range(rows))
+        if form == "padded":
+            assert found == alone
+            continue
+        places = [len(lengths[batch.rows]) * lengths[batch.rows][-1] for batch in found.batches]
+        assert places == sorted(places, reverse=True) and max(places) <= 1000
+        idle = [0.0, 0.0]  # when each stream is
+        for size in places:
+            first = idle.index(min(idle))
+            idle[first] += 90 + 1.6 * size
+        assert found.cost == pytest.approx(max(idle)) and found.cost < alone.cost
+    assert forms == {"padded", "queued"}
+    assert {batch.form for batch in plan([40], 1000, {"padded": padded, "queued": pace}).batches} == {"padded"}
+
+
+def test_equal_rows_are_divided_among_streams() -> None:
+    found = plan([10] * 8, 1000, {"padded": Pace(batch=1, piece=1), "queued": Pace(batch=1, piece=1.1, streams=2)})
+    assert found.cost == pytest.approx(1 + 1.1 * 40) and len(found.batches) == 2
+
+
 def test_no_batch_is_larger_than_allowed() -> None:
     lengths = sorted(random.Random(1).choices(range(1, 300), k=500))
     padded = Pace(batch=10_000, piece=1)

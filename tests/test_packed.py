@@ -1,6 +1,7 @@
 """The packed graph against the padded one: the same answers from fewer pieces."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,7 +23,7 @@ from benchmarks.results import write_model
 from exporters.add import add
 from exporters.batching import Pace
 from exporters.bundle import CARD, BundleCard, Parity, open_bundle, read_card, read_tasks
-from exporters.engines import has_operator, installed
+from exporters.engines import has_operator, has_streams, installed, open_engine, run_queued, streams_of
 from exporters.export import blueprint_of, export, graph_of
 from exporters.packed import build_packed, can_pack
 from exporters.precision import Precision, in_precision
@@ -149,6 +150,54 @@ def test_a_session_packs_tasks_of_all_kinds_in_one_batch(engine: str, bundle: Pa
     assert padding.batches["packed"] == 0 < padding.batches["padded"]
 
 
+@pytest.mark.parametrize("engine", [name for name in installed() if name.startswith("openvino")])
+def test_batches_are_computed_in_streams(engine: str, bundle: Path) -> None:
+    card = with_parity(bundle, None, padded=Pace(batch=1000, piece=10))
+    parity = {
+        name: report.model_copy(update={"queued": Pace(batch=1, piece=1, streams=2)})
+        for name, report in card.parity.items()
+    }
+    write_model(bundle / CARD, card.model_copy(update={"parity": parity}))
+    queued, one = Session(bundle, 2, engine=engine), Session(bundle, 1, engine=engine)
+    padding = Session(bundle, 2, engine=engine, packed=False)
+    assert queued.forms == ("padded", "queued") and one.forms == padding.forms == ("padded",)
+    assert differences(queued, padding) < (0.3 if engine.endswith("bf16") else 1e-4)
+    assert queued.batches["queued"] > 4 and not queued.batches["padded"]
+    assert {form: streams_of(opened) for form, opened in queued._engines.items()} == {"padded": 1, "queued": 2}
+    # a question alone has all threads
+    queued.answer([("mood", Example("1", "w7 w8 w9"))])
+    assert queued.batches["padded"] == 1
+
+
+@pytest.mark.parametrize("engine", [name for name in installed() if name.startswith("openvino")])
+def test_a_queue_gives_its_batches_in_order_and_stops_at_what_fails(engine: str, bundle: Path) -> None:
+    card = open_bundle(bundle)
+    tensors = read_tasks(bundle, card)[1]
+    opened = open_engine(engine, bundle / "model.onnx", 2, streams=True)
+    opened.keep(tensors)
+    feeds = [mixed_batch(tiny_prompted("bert", (0, 2)), rows) for rows in (1, 5, 2, 4, 3, 1, 6, 2, 5)]
+    asked = [(["sequence_logits"], one | rows_asked(card, one["task_id"])) for one in feeds]
+    taken = []
+
+    def batches() -> Iterator[tuple[list[str], dict[str, np.ndarray]]]:
+        for number, batch in enumerate(asked):
+            taken.append(number)
+            yield batch
+
+    found = []
+    for computed in run_queued(opened, batches()):
+        assert len(taken) <= len(found) + 2 * 2 + 1, "batches are made as they are wanted"
+        found.append(computed["sequence_logits"])
+    for batch, mine in zip(asked, found, strict=True):  # arrays of their own, which later batches leave as they are
+        np.testing.assert_allclose(opened.run(*batch)["sequence_logits"], mine, atol=1e-6)
+    names, wrong = asked[3][0], asked[3][1] | {"lengths": asked[3][1]["lengths"][:2]}
+    got = run_queued(opened, [*asked[:3], (names, wrong), *asked[4:]])
+    assert len([next(got) for _ in range(3)]) == 3
+    with pytest.raises(RuntimeError):
+        next(got)
+    assert len(list(run_queued(opened, asked))) == len(asked)
+
+
 def test_rows_of_one_length_are_not_packed(bundle: Path) -> None:
     session = Session(bundle, engine="onnxruntime")
     texts = [Example(str(number), f"w{7 + number} w8 w9") for number in range(5)]
@@ -228,6 +277,8 @@ def test_an_export_verifies_and_measures_the_packed_form(runs: tuple[Path, Path]
         assert report.engine.precision == "bf16" or report.packed.difference < 1e-4
         for pace in (report.pace, report.packed.pace):
             assert pace.opening > pace.batch > 0
+    for name, report in card.parity.items():
+        assert (report.queued is not None and report.queued.streams > 1) == has_streams(name)
     about = exporters.inspect.inspected(runs[0] / "export")
     native = [name for name in card.parity if has_operator(name)]
     # A run that hardly learned may lose more than a point of six rows in bf16; then it says so and leaves the form out.
@@ -308,26 +359,37 @@ def test_a_pace_is_what_an_engine_takes(bundle: Path, monkeypatch: pytest.Monkey
     class InStreams(Slow):
         """Two parts, each on half of the threads; it is done when the later one is."""
 
-        streams = 2
+        streams, run_queued = 2, staticmethod(list)
 
         def run_side_by_side(self, batches: list[tuple[object, dict[str, np.ndarray]]]) -> None:
             parts = [(lengths.sum(), (lengths**2).sum()) for lengths in (feeds["lengths"] for _, feeds in batches)]
             taken = max(2 * self.pace.piece * pieces + 2 * self.pace.pair * pairs for pieces, pairs in parts)
             self.disturbed(self.pace.batch + taken)
 
+    class Queued(Slow):
+        """Two batches, each on half of the threads."""
+
+        streams, run_queued = 2, staticmethod(list)
+
+        def run_side_by_side(self, batches: list[tuple[object, dict[str, np.ndarray]]]) -> None:
+            assert len(batches) == self.streams
+            sizes = [feeds["input_ids"].size for _, feeds in batches]
+            self.disturbed(2 * (self.pace.batch + self.pace.piece * max(sizes)))
+
     def opened(name: str, path: Path, second: bool, native: bool, streams: bool) -> Slow:
-        assert second == (path.name != "model.onnx")
+        assert not second  # so small an encoder may be there several times
         assert native == (path.name == "native.onnx")
         take(70_000)
-        return InStreams(path.name) if streams else Slow(path.name)
+        return (InStreams if native else Queued)(path.name) if streams else Slow(path.name)
 
     monkeypatch.setattr(exporters.pace, "open_engine", opened)
     monkeypatch.setattr(exporters.pace, "time", SimpleNamespace(perf_counter=lambda: now))
     card = open_bundle(bundle)
-    forms = ["padded", "packed", "native", "streams"]
+    forms = ["padded", "packed", "native", "streams", "queued"]
     measured = exporters.pace.measure(exporters.pace.Graphs(bundle, card, "onnxruntime"), forms)
-    assert [found.streams for found in measured.values()] == [1, 1, 1, 2]
-    for found, pace in zip(measured.values(), [*wanted.values(), wanted["native.onnx"]], strict=True):
+    assert [found.streams for found in measured.values()] == [1, 1, 1, 2, 2]
+    twice = Pace(batch=2 * wanted["model.onnx"].batch, piece=2 * wanted["model.onnx"].piece)
+    for found, pace in zip(measured.values(), [*wanted.values(), wanted["native.onnx"], twice], strict=True):
         assert found.opening == 70_000
         for part in ("batch", "piece", "place", "pair"):
             assert getattr(found, part) == pytest.approx(getattr(pace, part), abs=1e-3)

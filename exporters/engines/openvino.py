@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Sequence
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import ml_dtypes
@@ -131,14 +134,7 @@ class OpenVino:
     def run_side_by_side(self, batches: Sequence[Batch]) -> list[dict[str, NDArray[Any]]]:
         """See `Streams`."""
         requests = self._requests(len(batches))
-        fed = [
-            {
-                name: array if self._inputs[name] != openvino.Type.bf16 else tensor_of(array, openvino.Type.bf16)
-                for name, array in feeds.items()
-                if name in self._inputs
-            }
-            for _, feeds in batches
-        ]
+        fed = [self._fed(feeds) for _, feeds in batches]
         # With one thread OpenVINO drops what an operator raises in a synchronous request, and later ones can crash.
         try:
             for request, given in zip(requests, fed, strict=True):
@@ -151,6 +147,39 @@ class OpenVino:
             {name: request.get_tensor(name).data for name in names}
             for request, (names, _) in zip(requests, batches, strict=True)
         ]
+
+    def run_queued(self, batches: Iterable[Batch]) -> Iterator[dict[str, NDArray[Any]]]:
+        """See `Streams`."""
+        idle: SimpleQueue[openvino.InferRequest] = SimpleQueue()
+        for request in self._requests(self.streams):
+            idle.put(request)
+
+        def compute(names: Collection[str], feeds: Arrays) -> dict[str, NDArray[Any]]:
+            request = idle.get()
+            try:
+                request.start_async(self._fed(feeds), share_inputs=True)
+                if failure := _failure(request):
+                    raise failure
+                return {name: request.get_tensor(name).data.copy() for name in names}
+            finally:
+                idle.put(request)
+
+        with ThreadPoolExecutor(self.streams) as pool:
+            waiting: deque[Future[dict[str, NDArray[Any]]]] = deque()
+            for batch in batches:
+                waiting.append(pool.submit(compute, *batch))
+                if len(waiting) > 2 * self.streams:  # so few that batches need not be there all at once
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+    def _fed(self, feeds: Arrays) -> dict[str, Any]:
+        """Those of some arrays that the graph reads, as it takes them."""
+        return {
+            name: array if self._inputs[name] != openvino.Type.bf16 else tensor_of(array, openvino.Type.bf16)
+            for name, array in feeds.items()
+            if name in self._inputs
+        }
 
     def _requests(self, count: int) -> list[openvino.InferRequest]:
         """So many requests of this thread with the kept tensors in place."""

@@ -15,7 +15,7 @@ from benchmarks.records import Example
 from benchmarks.registry import find_task
 from benchmarks.results import write_model
 from benchmarks.task import Kind, TaskCard
-from exporters.batching import ASSUMED, Form, Pace, Plan, plan, shares
+from exporters.batching import ASSUMED, SIDE_BY_SIDE, Form, Pace, Plan, plan, shares
 from exporters.bundle import CARD, BundleCard, Parity, write_bundle
 from exporters.calibrate import calibrate
 from exporters.engines import (
@@ -24,6 +24,7 @@ from exporters.engines import (
     has_operator,
     installed,
     open_engine,
+    run_queued,
     run_side_by_side,
     streams_of,
 )
@@ -116,6 +117,10 @@ class Exported:
             engine.keep(tensors)
             self.engines[form] = engine
             self.paces[form] = report.pace or ASSUMED
+            if report.queued:
+                self.engines["queued"] = open_engine(name, folder / file, second=True, streams=True)
+                self.engines["queued"].keep(tensors)
+                self.paces["queued"] = report.queued
             if report.streams:
                 engine = open_engine(name, folder / file, second=True, native=True, streams=True)
                 engine.keep(tensors)
@@ -123,20 +128,12 @@ class Exported:
 
     def run(self, form: Form, ids: Ints, lengths: Ints, tasks: Ints) -> Any:
         """Logits, [rows, labels], of each part of a batch that is computed side by side with the others."""
-
-        def asked(rows: list[int] | slice) -> tuple[list[str], dict[str, Ints]]:
-            some = np.ascontiguousarray(ids[rows, : lengths[rows].max()])
-            feeds = {"input_ids": some, "lengths": lengths[rows], "task_id": tasks[rows]}
-            feeds |= {"token_type_ids": np.zeros_like(some)}
-            feeds |= {"sequence_rows": np.arange(len(some)), "whole_rows": np.zeros(0, np.int64)}
-            return ["sequence_logits"], feeds
-
         if form == "native" and len(ids) > 1:  # in parts side by side where that can be done
             form = "streams" if "streams" in self.engines else form
         engine = self.engines[form]
         streams = streams_of(engine)
         parts: list[Any] = shares(lengths.tolist(), streams) if streams > 1 else [slice(None)]
-        return run_side_by_side(engine, [asked(part) for part in parts])
+        return run_side_by_side(engine, [_asked(ids[part], lengths[part], tasks[part]) for part in parts])
 
     def plan(self, lengths: Ints, *forms: Form) -> Plan:
         """As a session cuts rows of ascending length, into batches of these forms; of all where none is named."""
@@ -145,20 +142,32 @@ class Exported:
 
     def in_parts(self, parts: Plan, ids: Ints, lengths: Ints, tasks: Ints) -> None:
         """Compute a plan."""
+        if {form for _, form in parts.batches} == {"queued"}:
+            asked = (_asked(ids[rows], lengths[rows], tasks[rows]) for rows, _ in parts.batches)
+            list(run_queued(self.engines["queued"], asked))
+            return
         for rows, form in parts.batches:
-            self.run(form, ids[rows, : lengths[rows][-1]], lengths[rows], tasks[rows])
+            self.run(form, ids[rows], lengths[rows], tasks[rows])
 
     def ways(self, ids: Ints, lengths: Ints, tasks: Ints) -> dict[str, Callable[[], Any]]:
-        """Ways to compute rows of ascending length: in one batch, by form; in padded batches (sorted); in padded and
-        packed ones (chosen); and as in a session, which takes of all forms what costs least.
+        """Ways to compute rows of ascending length: in one batch, by form; in padded batches (sorted); in
+        what costs least without the compiled operator (chosen), or of all forms, as in a session.
         """
         given = ids, lengths, tasks
         plans = {"sorted": self.plan(lengths, "padded"), "as in a session": self.plan(lengths)}
-        if "packed" in self.engines:
-            plans["chosen"] = self.plan(lengths, "padded", "packed")
-        forms = self.engines.keys() - {"streams"}
+        standard: list[Form] = [form for form in ("padded", "packed", "queued") if form in self.engines]
+        if len(standard) > 1:
+            plans["chosen"] = self.plan(lengths, *standard)
+        forms = self.engines.keys() - SIDE_BY_SIDE
         found: dict[str, Callable[[], Any]] = {form: partial(self.run, form, *given) for form in forms}
         return found | {name: partial(self.in_parts, parts, *given) for name, parts in plans.items()}
+
+
+def _asked(ids: Ints, lengths: Ints, tasks: Ints) -> tuple[list[str], dict[str, Ints]]:
+    """Rows as an engine is asked for their logits."""
+    some = np.ascontiguousarray(ids[:, : lengths.max()])
+    feeds = {"input_ids": some, "lengths": lengths, "task_id": tasks, "token_type_ids": np.zeros_like(some)}
+    return ["sequence_logits"], feeds | {"sequence_rows": np.arange(len(some)), "whole_rows": np.zeros(0, np.int64)}
 
 
 def exported(model: PromptedModel, tasks: Sequence[TaskCard], folder: Path) -> dict[str, Exported]:

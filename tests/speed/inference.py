@@ -7,8 +7,8 @@ and without a prompt: transformers' modules in torch (fp32, bf16; compiled with 
 that is fine-tuned for classification, where the environment of `tox -e peers` is there.
 
 ragged: a batch in which rows differ in length: padded; in packed and, where the compiled operator is there, in native
-form; sorted into padded batches, or into padded and packed ones (chosen); and as `exporters.session` computes it, which
-takes of all forms what costs the engine least.
+form; sorted into padded batches; in what costs least without the operator (chosen); and as `exporters.session` computes
+it, which takes of all forms what costs the engine least.
 mixed: rows of 16 tasks in one batch, beside the same rows of one task.
 cost of a prompt: beside the same graph without one, over what it costs by arithmetic, slots / (6 hidden + pieces).
 limit: time that the needed products take at the speed that the processor has for them in bf16, or in fp32 where it has

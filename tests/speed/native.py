@@ -2,8 +2,8 @@
 
 Eight classification tasks with 16 slots each in all layers, mixed in batches whose rows differ in length. *native* is
 the graph of `exporters.native_form`, *padded* the standard one, *packed* the one of `exporters.packed`, *sorted* the
-standard one on batches that `exporters.batching` cuts, *chosen* what it cuts of both. Pieces are random.
-`tests.speed.inference` shows what a session makes of all of them.
+standard one on batches that `exporters.batching` cuts, *chosen* what costs least without the operator. Pieces are
+random. `tests.speed.inference` shows what a session makes of all of them.
 
 equal: rows of one length. share: of the speed that the processor's matrix products have, counted over real pieces
 (`tests.speed.matrices`); in bf16, or in fp32 where it has no bf16.
