@@ -307,8 +307,8 @@ class Session:
                 row = rows.setdefault(same, Row(number, feature, []))
                 row.asked.append(((name, language), index))
         ordered = sorted(rows.values(), key=lambda row: len(row.feature))
-        plan = self._plan([len(row.feature) for row in ordered])
-        for form, batches in groupby(plan, lambda batch: batch.form):
+        planned = self._plan([len(row.feature) for row in ordered])
+        for form, batches in groupby(planned, lambda batch: batch.form):
             engine = self._open(form)
             for asked, computed in self._computed(form, engine, [ordered[batch.rows] for batch in batches]):
                 for place, index, output in self._outputs(asked, computed):
