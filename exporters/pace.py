@@ -47,6 +47,13 @@ class Graphs:
         there = [form for form in there if graph_file(self.card, self.name, form)]
         return [form for form in there if form != "native" or has_operator(self.name)]
 
+    @property
+    def in_streams(self) -> list[Form]:
+        """What of it can be computed side by side here."""
+        if not has_streams(self.name):
+            return []
+        return ["queued", *(["streams"] if "native" in self.forms else [])]
+
     def open(self, form: Form) -> Engine:
         """What computes a form.
 
@@ -67,8 +74,7 @@ class Graphs:
 def paced(report: Parity, graphs: Graphs) -> Parity:
     """The report of an engine with what each form takes that was verified."""
     forms = list(report.forms)
-    if has_streams(graphs.name):
-        forms += ["queued", *(["streams"] if "native" in forms else [])]
+    forms += [form for form in graphs.in_streams if form == "queued" or "native" in forms]
     paces = measure(graphs, forms)
     parts = {form: part.model_copy(update={"pace": paces[form]}) for form, part in report.forms.items()}
     if "streams" in paces:

@@ -11,10 +11,10 @@ import argparse
 import json
 import sys
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,16 +25,11 @@ from benchmarks.files import write_atomic
 from leaderboard import plots
 from leaderboard.board import Board, Replicates
 from leaderboard.ranking import Comparison, compare
-from leaderboard.runs import INCIDENTAL
+from leaderboard.settings import compared, differing, shown, worded
 from leaderboard.tables import make_board
 
 BESIDE = {"learning_rate", "head_learning_rate"}
 """Settings that may change along with another one: rates are chosen for what they train."""
-
-_OF_ROWS = {"tasks", "suite", "files", *INCIDENTAL}
-"""What does not tell configurations apart: which tasks a run has; on each they are compared alone."""
-
-Settings = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -79,16 +74,16 @@ def changes(board: Board) -> list[Change]:
     if len(by_settings) < 2:
         raise PolypromptError("nothing to compare: name runs of at least two configurations on the same tasks")
     parsed = {text: json.loads(text) for text in by_settings}
-    base = min(parsed, key=lambda text: (sum(len(_differing(parsed[text], other)) for other in parsed.values()), text))
+    base = min(parsed, key=lambda text: (sum(len(differing(parsed[text], other)) for other in parsed.values()), text))
     found = []
     for text, tasks in by_settings.items():
-        differing = _differing(parsed[base], parsed[text])
-        setting = sorted(differing - BESIDE) or sorted(differing)
+        changed = differing(parsed[base], parsed[text])
+        setting = sorted(changed - BESIDE) or sorted(changed)
         if len(setting) != 1:
             continue
-        rates = [f"{_shown(name)} {_value(parsed[text].get(name))}" for name in sorted(differing - {*setting})]
-        value = ", ".join([_value(parsed[text].get(setting[0])), *rates])
-        before = _value(parsed[base].get(setting[0]))
+        rates = [f"{shown(name)} {worded(parsed[text].get(name))}" for name in sorted(changed - {*setting})]
+        value = ", ".join([worded(parsed[text].get(setting[0])), *rates])
+        before = worded(parsed[base].get(setting[0]))
         both = [task for task in tasks if task in by_settings[base]]
         pairs = {
             task: tuple(_scored(board.replicates[of[task]], columns[task]) for of in (tasks, by_settings[base]))
@@ -99,7 +94,7 @@ def changes(board: Board) -> list[Change]:
         for task, (ours, theirs) in pairs.items():
             result = compare(ours.score, theirs.score, ours.values, theirs.values)
             count = seeds[tasks[both[0] if task == "mean" else task]]
-            found.append(Change(_shown(setting[0]), value, before, task, ours.score, result, count))
+            found.append(Change(shown(setting[0]), value, before, task, ours.score, result, count))
     if not found:
         raise PolypromptError("no two configurations differ in one setting alone (rates may go with it)")
     return sorted(found, key=lambda one: (one.setting, _order(one.value), one.task == "mean", one.task))
@@ -136,23 +131,7 @@ def _text(config: str) -> str:
         settings = tomllib.loads(config)
     except tomllib.TOMLDecodeError as error:
         raise PolypromptError(f"config.toml of a run cannot be read ({error}); run it again") from None
-    return json.dumps({k: v for k, v in settings.items() if k not in _OF_ROWS}, sort_keys=True, default=str)
-
-
-def _differing(one: Settings, other: Settings) -> set[str]:
-    return {name for name in one.keys() | other.keys() if one.get(name) != other.get(name)}
-
-
-def _shown(name: str) -> str:
-    return name.replace("_", "-")
-
-
-def _value(value: object) -> str:
-    if isinstance(value, list):
-        return ", ".join(_value(part) for part in value)
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return json.dumps(compared(settings), sort_keys=True, default=str)
 
 
 def _order(value: str) -> tuple[str, float]:

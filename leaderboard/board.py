@@ -76,7 +76,8 @@ class Row:
         seeds: their seeds.
         cost: what it took.
         source: for numbers of others: where they were read. Else "".
-        alike: another row has the same method, backbone and prompt: only the run tells them apart.
+        alike: another row has the same method, backbone and prompt.
+        apart: in which settings it differs from such rows; "": only the run tells them apart.
     """
 
     id: str
@@ -89,6 +90,7 @@ class Row:
     cost: Cost
     source: str = ""
     alike: bool = False
+    apart: str = ""
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def note(row: Row) -> str:
     parts = [
         f"quoted from {row.source}" if row.standing is Standing.QUOTED else "",
         f"unverified: {row.source}" if row.standing is Standing.UNVERIFIED else "",
-        f"run {row.runs[0]}" if row.alike and row.runs else "",
+        row.apart or f"run {row.runs[0]}" if row.alike and row.runs else "",
     ]
     return ", ".join(part for part in parts if part)
 

@@ -90,7 +90,7 @@ class Run:
             mode="json",
             include={"method", "prompt", "precision", "backbone", "tasks", "trainable", "data", "limits", "code"},
         )
-        asked = {key: value for key, value in _parsed(self.config).items() if key not in INCIDENTAL}
+        asked = {key: value for key, value in parsed(self.config).items() if key not in INCIDENTAL}
         return json.dumps([facts, asked], sort_keys=True, default=str)
 
 
@@ -354,7 +354,8 @@ def _hash(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _parsed(config: str) -> dict[str, object]:
+def parsed(config: str) -> dict[str, object]:
+    """Settings in the text of config.toml; what cannot be read is one of its own."""
     try:
         return tomllib.loads(config)
     except tomllib.TOMLDecodeError:

@@ -57,7 +57,7 @@ def as_text(table: Table, style: str = "simple") -> str:
     often = Counter((row.method, row.backbone) for row in table.rows)
     for at, row in enumerate(table.rows):
         told_apart = [row.prompt] if row.prompt and often[row.method, row.backbone] > 1 else []
-        told_apart += [row.id] if row.alike and row.runs else []
+        told_apart += [row.apart or row.id] if row.alike and row.runs else []
         heading = ", ".join([row.method, row.backbone, *told_apart])
         if row.standing is Standing.QUOTED:
             heading += " (quoted)"

@@ -173,6 +173,7 @@ def _row(board: Board, summary: Summary, row: Row) -> dict[str, Any]:
         "backbone": row.backbone,
         "method": row.method,
         "prompt": row.prompt,
+        **({"apart": row.apart or row.id} if row.alike else {}),
         "seeds": list(row.seeds),
         "trained_percent": _short(row.cost.share),
         "train_seconds": _short(row.cost.train_seconds),
@@ -238,7 +239,9 @@ def as_tables(found: Mapping[str, Any], style: str = "github") -> str:
 
 
 def _line(row: Mapping[str, Any], measure: str, names: Sequence[str], apart: Mapping[str, Any] | None) -> list[str]:
-    heading = ", ".join(part for part in (row["method"], row["prompt"]) if part not in ("", "none"))
+    heading = ", ".join(
+        part for part in (row["method"], row["prompt"], row.get("apart", "")) if part not in ("", "none")
+    )
     mean = row["means"].get(measure)
     difference = "-"
     if apart:

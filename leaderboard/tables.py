@@ -54,7 +54,8 @@ from leaderboard.facts import cost_of, curve_of, export_of, relative_latency
 from leaderboard.names import language_name, named, script_name, words
 from leaderboard.quoted import Quote, quotes
 from leaderboard.ranking import ranks
-from leaderboard.runs import Run, collect_runs, joined_by_seed
+from leaderboard.runs import Run, collect_runs, joined_by_seed, parsed
+from leaderboard.settings import told_apart
 
 FEWEST, BUDGET = 200, 2**27
 """Replicates that are handed on for comparisons: at least so many a column, else as many as these bytes hold in all."""
@@ -99,7 +100,7 @@ def board_of(runs: Sequence[Run], complaints: list[str]) -> Board:
     known = {name: _suite(name) for name in suites}
     quoted = quotes([known[name] for name in suites])
     rows = [_row(group) for group in groups] + [quote.row for quote in quoted]
-    rows = _distinct(rows)
+    rows = _distinct(rows, {group[0].id: group[0].config for group in groups})
     maker = _Maker(rows, groups, {quote.row.id: quote for quote in quoted})
     views = [maker.suite(known[name]) for name in suites]
     return Board(
@@ -739,12 +740,23 @@ def _row(group: Sequence[Run]) -> Row:
     )
 
 
-def _distinct(rows: Sequence[Row]) -> list[Row]:
-    """With marks where only the run tells rows apart, and with times relative to the fastest one."""
-    often = Counter((row.method, row.backbone, row.prompt) for row in rows)
+def _distinct(rows: Sequence[Row], configs: Mapping[str, str]) -> list[Row]:
+    """With what tells rows of one name apart, and with times relative to the fastest one.
+
+    Args:
+        configs: id of a row -> what config.toml of its runs says.
+    """
+    named: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        named.setdefault((row.method, row.backbone, row.prompt), []).append(row)
+    apart: dict[str, str] = {}
+    for same in named.values():
+        if len(same) > 1:
+            known = [parsed(configs.get(row.id, "")) for row in same]
+            apart |= {row.id: text for row, text in zip(same, told_apart(known), strict=True)}
     costs = relative_latency([(row.backbone, row.cost) for row in rows])
     return [
-        replace(row, alike=often[row.method, row.backbone, row.prompt] > 1, cost=cost)
+        replace(row, alike=row.id in apart, apart=apart.get(row.id, ""), cost=cost)
         for row, cost in zip(rows, costs, strict=True)
     ]
 

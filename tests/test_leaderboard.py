@@ -29,10 +29,14 @@ from benchmarks.scoring import score
 from benchmarks.task import Kind, TaskCard
 from leaderboard import build as command
 from leaderboard import plots
+from leaderboard import show as show_command
 from leaderboard.assets import datatables
 from leaderboard.build import build, write
+from leaderboard.datafiles import note
 from leaderboard.examples import may_be_shown
 from leaderboard.names import named, points, script_name, size, slugs
+from leaderboard.summary import as_tables, summarise
+from leaderboard.tables import make_board
 
 GLUE = [task.card for task in find_suite("glue").tasks]
 GLUE_SPLITS = {task.name: task.eval_split for task in find_suite("glue").tasks}
@@ -476,6 +480,34 @@ def test_names_fit_files() -> None:
     assert found["a"] != found["A"] and found["con.v1"] == "con.v1"
     assert len({slug.lower() for slug in found.values()}) == 7
     assert all(re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,99}", slug) for slug in found.values())
+
+
+def test_rows_of_one_name_are_told_apart_by_their_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cards = [task.card for task in find_suite("glue").tasks if task.card.name == "sst2"]
+    rates = {
+        "slow": "learning_rate = [0.03]",
+        "fast": "learning_rate = [0.1]\nwarmup = 0.3",
+        "same": None,
+        "like": None,
+    }
+    for name, text in rates.items():
+        for seed in (0, 1):
+            config = f"tasks = ['sst2']\nseed = {seed}\n{text or 'learning_rate = [0.2]'}\n"
+            facts = {} if text else {"code": name}  # which is no setting
+            write_run(tmp_path / f"{name}-{seed}", cards, seed=seed, config=config, splits={"sst2": "dev"}, **facts)
+    write_run(tmp_path / "other", cards, prompt="another", splits={"sst2": "dev"})
+    board = make_board([tmp_path])
+    told = {row.runs[0]: note(row) for row in board.rows.values() if row.runs}
+    assert told == {
+        "slow-0": "learning-rate 0.03, warmup none", "fast-0": "learning-rate 0.1, warmup 0.3",
+        "same-0": "run same-0", "like-0": "run like-0", "other": "",
+    }  # fmt: skip
+    assert show_command.main([str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "learning-rate 0.1, warmup 0.3" in shown and "warmup" not in shown.split("another")[1].splitlines()[0]
+    rows = {row["id"]: row for row in summarise(board)["rows"]}
+    assert {row.get("apart") for row in rows.values()} >= {"learning-rate 0.03, warmup none", None}
+    assert "init kv, learning-rate 0.1, warmup 0.3" in as_tables(summarise(board))
 
 
 def test_numbers_are_written_alike() -> None:

@@ -63,7 +63,7 @@ import sys
 from pathlib import Path
 from exporters.bench import batch_of
 from exporters.bundle import read_card, read_tasks
-from exporters.engines import has_streams, run_side_by_side, streams_of
+from exporters.engines import run_side_by_side, streams_of
 from exporters.pace import Graphs
 folder, name = Path(sys.argv[1]), sys.argv[2]
 card = read_card(folder)
@@ -71,7 +71,7 @@ tensors = read_tasks(folder, card)[1]
 graphs = Graphs(folder, card, name)
 held = lambda: int(Path("/proc/self/smaps_rollup").read_text().split("Pss:")[1].split()[0])
 before = held()
-for form in [*graphs.forms, *(["streams"] if "native" in graphs.forms and has_streams(name) else [])]:
+for form in [*graphs.forms, *graphs.in_streams]:
     engine = graphs.open(form)
     engine.keep(tensors)
     feeds, output = batch_of(card, [16, 24], 20000)
