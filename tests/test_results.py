@@ -74,19 +74,26 @@ def test_the_first_paragraph_of_the_report_is_that_of_the_summary(summary):
         chosen = [task for name, task in row["tasks"].items() if name.startswith("conll.") is of_tags]
         return f"{sum(task['languages']['en']['score'] for task in chosen) / len(chosen):.1f}"
 
-    ends = {"fine-tune": "each task alone", "ptuning-v2": "each task alone", "shared": "specialise"}
-    rows = {
-        name: row
-        for name, end in ends.items()
-        for row in summary["rows"]
-        if row["method"] == ("ptuning-v2" if name == "shared" else name) and row["prompt"].endswith(end)
-        if row["backbone"] == "minilm-l6-en"
+    ends = {
+        "fine-tune": ("fine-tune", "each task alone", None),
+        "words": ("ptuning-v2", "init kv, each task alone", None),
+        "nothing": ("ptuning-v2", "init zero-gated, each task alone", "learning-rate 0.1, warmup 0.3"),
+        "shared": ("ptuning-v2", "init kv, specialise", None),
+        "lora": ("lora", "each task alone", None),
     }
+    rows = {}
+    for name, (method, end, apart) in ends.items():
+        [rows[name]] = [
+            row
+            for row in summary["rows"]
+            if row["method"] == method and row["prompt"].endswith(end) and row.get("apart") == apart
+            if row["backbone"] == "minilm-l6-en"
+        ]
     tags, sentences = ({name: mean(row, of_tags) for name, row in rows.items()} for of_tags in (True, False))
-    assert f"it has {tags['ptuning-v2']} against {tags['fine-tune']}" in first
-    assert f"of sentences {sentences['ptuning-v2']} against {sentences['fine-tune']}" in first
+    assert f"the prompt has {tags['nothing']} against {tags['fine-tune']}" in first
+    assert f"of sentences {sentences['nothing']} against {sentences['fine-tune']}" in first
     assert f"{sentences['shared']} on sentences and {tags['shared']} on tags" in first
-    for name in ("ptuning-v2", "shared"):
+    for name in ("nothing", "words", "shared", "lora"):
         [apart] = [one for one in summary["comparisons"] if one["first"] == rows[name]["id"]]
         assert f"{-apart['difference']:.1f}" in first and f"{-apart['high']:.1f} to {-apart['low']:.1f}" in first
         assert f"{rows[name]['means']['english']['score']:.1f}" in first
