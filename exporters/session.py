@@ -219,11 +219,9 @@ class Session:
             return {"native": report.forms["native"].pace or ASSUMED}
         others = {form: pace for form in there if form != "padded" and (pace := report.forms[form].pace)}
         if has_streams(self._name, self._threads):
-            beside = {
-                "queued": report.queued,
-                "streams": report.forms["native"].streams if "native" in others else None,
-            }
-            others |= {form: pace for form, pace in beside.items() if pace}
+            pace = report.forms["native"].streams if "native" in others else report.queued
+            if pace is not None:
+                others["streams" if "native" in others else "queued"] = pace
         return padded | others
 
     def _lasting(self) -> list[tuple[str, StoredFile]]:

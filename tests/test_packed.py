@@ -164,6 +164,10 @@ def test_batches_are_computed_in_streams(engine: str, bundle: Path) -> None:
     assert differences(queued, padding) < (0.3 if engine.endswith("bf16") else 1e-4)
     assert queued.batches["queued"] > 4 and not queued.batches["padded"]
     assert {form: streams_of(opened) for form, opened in queued._engines.items()} == {"padded": 1, "queued": 2}
+    # a second copy of the padded graph is no use beside the native one
+    fast = {name: one.model_copy(update={"native": card.parity[name]}) for name, one in parity.items()}
+    write_model(bundle / CARD, card.model_copy(update={"parity": fast}))
+    assert "queued" not in Session(bundle, 2, engine=engine).forms or not has_operator(engine)
     # a question alone has all threads
     queued.answer([("mood", Example("1", "w7 w8 w9"))])
     assert queued.batches["padded"] == 1

@@ -136,8 +136,11 @@ class Exported:
         return run_side_by_side(engine, [_asked(ids[part], lengths[part], tasks[part]) for part in parts])
 
     def plan(self, lengths: Ints, *forms: Form) -> Plan:
-        """As a session cuts rows of ascending length, into batches of these forms; of all where none is named."""
-        paces = {form: pace for form, pace in self.paces.items() if not forms or form in forms}
+        """As a session cuts rows of ascending length, into batches of these forms; where none is named, of those that it
+        uses.
+        """
+        used = [form for form in self.paces if form != "queued" or "native" not in self.paces]
+        paces = {form: self.paces[form] for form in forms or used}
         return plan(lengths.tolist(), TOKENS_A_BATCH, paces)
 
     def in_parts(self, parts: Plan, ids: Ints, lengths: Ints, tasks: Ints) -> None:
