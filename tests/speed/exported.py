@@ -136,8 +136,8 @@ class Exported:
         return run_side_by_side(engine, [_asked(ids[part], lengths[part], tasks[part]) for part in parts])
 
     def plan(self, lengths: Ints, *forms: Form) -> Plan:
-        """As a session cuts rows of ascending length, into batches of these forms; where none is named, of those that it
-        uses.
+        """As a session cuts rows of ascending length: into batches of these forms; of those that it uses, if none is
+        named.
         """
         used = [form for form in self.paces if form != "queued" or "native" not in self.paces]
         paces = {form: self.paces[form] for form in forms or used}
