@@ -828,7 +828,7 @@ def test_show_tells_rows_of_one_method_and_encoder_apart(tmp_path: Path, capsys:
     headings = {line.split("\t")[0].strip() for line in capsys.readouterr().out.splitlines()[2:]}
     ours = "ptuning-v2, xlm-roberta-base"
     assert headings == {
-        f"{ours}, 4 slots in layers 0-11, init kv", f"{ours}, {long}, b", f"{ours}, {long}, c",
+        f"{ours}, 4 slots in layers 0-11, init kv", f"{ours}, {long}, rank 98", f"{ours}, {long}, rank 99",
         "fine-tune, xlm-roberta-base",
     }  # fmt: skip
 

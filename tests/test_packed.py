@@ -96,8 +96,8 @@ SLOW, FAST = Pace(batch=10, piece=10), Pace(batch=10, piece=1)
 
 
 def with_parity(folder: Path, packed: Pace | None, engines: list[str] | None = None, padded: Pace = SLOW) -> BundleCard:
-    """Write reports into a bundle as if these paces had been measured, and no native one; without a packed one it was
-    not verified."""
+    """Write reports into a bundle as if these paces had been measured, and none of the native form and of streams;
+    without a packed one it was not verified."""
     card = read_card(folder)
     parity = {}
     for name in engines or installed():
@@ -105,8 +105,9 @@ def with_parity(folder: Path, packed: Pace | None, engines: list[str] | None = N
             engine=Session(folder, engine=name).engine, atol=None, max_drop=None, difference=0, drop=0, milliseconds=1,
             tasks={},
         )  # fmt: skip
-        other = None if packed is None else found.model_copy(update={"pace": packed, "packed": None, "native": None})
-        parity[name] = found.model_copy(update={"pace": padded, "packed": other, "native": None})
+        alone = {"native": None, "queued": None}
+        other = None if packed is None else found.model_copy(update={"pace": packed, "packed": None, **alone})
+        parity[name] = found.model_copy(update={"pace": padded, "packed": other, **alone})
     card = card.model_copy(update={"parity": parity})
     write_model(folder / CARD, card)
     return card
