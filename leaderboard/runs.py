@@ -35,6 +35,9 @@ INCIDENTAL = {
 }
 """Settings in which runs of one configuration may differ; which files were read is known by their hashes."""
 
+UNREAD = "text"
+"""In place of settings the text of a config.toml that is none."""
+
 SHARED_RUNS = 8
 """Runs of which on several processes read them."""
 
@@ -359,7 +362,7 @@ def parsed(config: str) -> dict[str, object]:
     try:
         return tomllib.loads(config)
     except tomllib.TOMLDecodeError:
-        return {"text": config}
+        return {UNREAD: config}
 
 
 def joined_by_seed(runs: Sequence[Run], complain: Complain) -> list[tuple[Run, ...]]:

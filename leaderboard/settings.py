@@ -6,15 +6,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from leaderboard.runs import INCIDENTAL
+from leaderboard.runs import INCIDENTAL, UNREAD
 
 Settings = Mapping[str, Any]
 
 OF_TASKS = frozenset({"tasks", "suite", "files"})
 """Settings that say which tasks a run has, and from where."""
 
-NAMED = 4
-"""Settings that are named where many differ."""
+NAMED, LONGEST = 4, 120
+"""Settings that are named where many differ, and characters of what may be shown: values come from strangers."""
 
 
 def compared(settings: Settings) -> dict[str, Any]:
@@ -31,11 +31,13 @@ def told_apart(known: Sequence[Settings]) -> list[str]:
     """For each of some configurations how it differs from the others, as "learning-rate 0.1, warmup 0.3"; "" where
     that does not tell which one it is.
     """
-    plain = [compared(settings) for settings in known]
-    names = sorted({name for one in plain for name in differing(plain[0], one)})[:NAMED]
-    texts = [", ".join(f"{shown(name)} {worded(one.get(name))}" for name in names) for one in plain]
+    read = [compared(settings) for settings in known if UNREAD not in settings]
+    names = sorted({name for one in read for name in differing(read[0], one)})[:NAMED]
+    texts = [
+        "" if UNREAD in one else ", ".join(f"{shown(name)} {worded(one.get(name))}" for name in names) for one in known
+    ]
     often = Counter(texts)
-    return [text if often[text] == 1 else "" for text in texts]
+    return [text if often[text] == 1 and len(text) <= LONGEST else "" for text in texts]
 
 
 def shown(name: str) -> str:

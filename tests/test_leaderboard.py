@@ -484,12 +484,9 @@ def test_names_fit_files() -> None:
 
 def test_rows_of_one_name_are_told_apart_by_their_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cards = [task.card for task in find_suite("glue").tasks if task.card.name == "sst2"]
-    rates = {
-        "slow": "learning_rate = [0.03]",
-        "fast": "learning_rate = [0.1]\nwarmup = 0.3",
-        "same": None,
-        "like": None,
-    }
+    slow, fast = "learning_rate = [0.03]", "learning_rate = [0.1]\nwarmup = 0.3"
+    broken, endless = "no settings", f"{fast}\nnote = '{'x' * 200}'"
+    rates = {"slow": slow, "fast": fast, "same": None, "like": None, "broken": broken}
     for name, text in rates.items():
         for seed in (0, 1):
             config = f"tasks = ['sst2']\nseed = {seed}\n{text or 'learning_rate = [0.2]'}\n"
@@ -500,11 +497,14 @@ def test_rows_of_one_name_are_told_apart_by_their_settings(tmp_path: Path, capsy
     told = {row.runs[0]: note(row) for row in board.rows.values() if row.runs}
     assert told == {
         "slow-0": "learning-rate 0.03, warmup none", "fast-0": "learning-rate 0.1, warmup 0.3",
-        "same-0": "run same-0", "like-0": "run like-0", "other": "",
+        "same-0": "run same-0", "like-0": "run like-0", "broken-0": "run broken-0", "broken-1": "run broken-1",
+        "other": "",
     }  # fmt: skip
     assert show_command.main([str(tmp_path)]) == 0
     shown = capsys.readouterr().out
     assert "learning-rate 0.1, warmup 0.3" in shown and "warmup" not in shown.split("another")[1].splitlines()[0]
+    write_run(tmp_path / "endless", cards, config=endless, splits={"sst2": "dev"})
+    assert "run endless" in [note(row) for row in make_board([tmp_path]).rows.values()]
     rows = {row["id"]: row for row in summarise(board)["rows"]}
     assert {row.get("apart") for row in rows.values()} >= {"learning-rate 0.03, warmup none", None}
     assert "init kv, learning-rate 0.1, warmup 0.3" in as_tables(summarise(board))
