@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
@@ -20,39 +21,42 @@ def _is_one(number: float) -> bool:
     return number == 1
 
 
-Form = Literal["padded", "packed", "native", "streams", "queued"]
+Form = Literal["padded", "packed", "native", "packed-streams", "native-streams"]
 """Of rows that differ in length: filled up to the longest; one behind the other but for attention, see
-`exporters.packed`; nowhere filled up, over a compiled operator, see `exporters.native_form`; the same with parts of the
-rows side by side, in streams of the engine; or padded, with a batch in each stream."""
+`exporters.packed`; nowhere filled up, over a compiled operator, see `exporters.native_form`; and these two with parts
+of the rows side by side, in streams of the engine."""
 
-COMPILED: frozenset[Form] = frozenset({"native", "streams"})
+GRAPHS: Mapping[Form, Form] = {"packed-streams": "packed", "native-streams": "native"}
+"""Forms for which an engine is opened with streams, and the form of the graph that it opens."""
+
+COMPILED: frozenset[Form] = frozenset({"native", "native-streams"})
 """Forms of the graph with the compiled operator."""
 
-SIDE_BY_SIDE: frozenset[Form] = frozenset({"streams", "queued"})
-"""Forms for which an engine is opened with streams."""
+PARTS = 3
+"""Of a batch in the packed form, each of which attention pads to its own longest row. Of rows whose lengths are spread
+widely three parts leave a quarter to a third of the work; each part more costs every layer a dozen small operators."""
 
 
 class Pace(BaseModel):
     """What an engine takes to compute a graph, in microseconds on the machine of `exporters.pace`.
 
-    A batch of `pieces` in `places`, which is rows times the longest of them, takes `batch + piece * pieces + place *
-    places + pair * pairs`. In the padded form all places are pieces; in the packed form places cost attention alone; in
-    the native form there are no places, and attention costs each row the square of its pieces, which are its pairs.
-    Where rows are computed side by side, in `streams`, a batch takes at least what its longest row does in one of them.
-    Of queued batches it is what one takes while all other streams have one too.
+    A batch takes `batch + piece * pieces + pair * pairs`. In the padded form all places are pieces, and pairs are those
+    of the places of a row. In the native form pieces and pairs are the real ones; in the packed form pieces are the
+    real ones, and pairs those of places in its parts, see `PARTS`. Where rows are computed side by side, in `streams`,
+    a batch takes at least what its longest row does in one of them. Bundles of earlier versions have other numbers
+    beside these, which are left out.
 
     Attributes:
         opening: to open the graph, once.
         batch: for each batch: a graph's many operators each have to be begun.
-        piece, place, pair, streams: see above.
+        piece, pair, streams: see above.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
     opening: float = 0
     batch: float
     piece: float
-    place: float = 0
     pair: float = Field(default=0, exclude_if=_is_zero)
     streams: int = Field(default=1, ge=1, exclude_if=_is_one)
 
@@ -81,46 +85,17 @@ def plan(lengths: Sequence[int], most: int, paces: Mapping[Form, Pace]) -> Plan:
     Between rows of the same length there is no cut, but where a batch would be too large. A batch without padding is
     not computed in the packed form, which has nothing to gain there.
 
-    Batches are queued all or none: then they are done when the last stream is, which begin with the largest.
-
     Args:
         lengths: of the rows, ascending.
         most: places of a batch if it has more than one row; in the native form pieces.
-        paces: what each form takes that there is; one that is neither the packed nor the queued one at least.
+        paces: what each form takes that there is; one that is not the packed one at least.
     """
-    best = _plan(lengths, most, {form: pace for form, pace in paces.items() if form != "queued"})
-    if "queued" in paces and len(lengths) > 1:
-        best = min(best, _queued(lengths, most, paces["queued"]), key=lambda found: found.cost)
-    return best
-
-
-def _queued(lengths: Sequence[int], most: int, pace: Pace) -> Plan:
-    """Padded batches in streams; see `plan`. None is so large that streams would have nothing to do meanwhile."""
-    found = []
-    for parts in (pace.streams, 2 * pace.streams):
-        share = max(-(-sum(lengths) // parts), lengths[-1])
-        batches = [Batch(rows, "queued") for rows, _ in _plan(lengths, min(most, share), {"padded": pace}).batches]
-        places = [(rows.stop - rows.start) * lengths[rows.stop - 1] for rows, _ in batches]
-        order = sorted(range(len(batches)), key=lambda batch: -places[batch])
-        streams = [0.0] * pace.streams
-        for batch in order:
-            streams[streams.index(min(streams))] += pace.batch + (pace.piece + pace.place) * places[batch]
-        found.append(Plan([batches[batch] for batch in order], max(streams)))
-    return min(found, key=lambda plan: plan.cost)
-
-
-def _plan(lengths: Sequence[int], most: int, paces: Mapping[Form, Pace]) -> Plan:
-    longest, counts = np.unique(np.asarray(lengths, np.int64), return_counts=True)
-    ends = np.concatenate([[0], np.cumsum(counts)])
-    pieces = np.concatenate([[0], np.cumsum(counts * longest)])
-    pairs = np.concatenate([[0], np.cumsum(counts * longest**2)])
+    sizes = Sizes(lengths)
+    ends, longest = sizes.ends, sizes.longest
     cost = np.zeros(len(ends), np.float64)
     begins, forms = np.zeros(len(ends), np.int64), np.zeros(len(ends), np.int64)
     for end in range(1, len(ends)):
-        places = (ends[end] - ends[:end]) * longest[end - 1]
-        real = pieces[end] - pieces[:end], pairs[end] - pairs[:end]
-        last = int(longest[end - 1])
-        taken = np.stack([_taken(form, pace, places, *real, last, most) for form, pace in paces.items()])
+        taken = np.stack([_taken(form, pace, sizes, end, most) for form, pace in paces.items()])
         best = taken.argmin(0)
         total = cost[:end] + taken[best, np.arange(end)]
         begins[end] = total.argmin()
@@ -139,6 +114,48 @@ def _plan(lengths: Sequence[int], most: int, paces: Mapping[Form, Pace]) -> Plan
         flat = next((name for name in names if name != "packed"), form)  # for parts of a batch that have no padding
         found += [Batch(part, flat if form == "packed" and _even(lengths, part) else form) for part in parts]
     return Plan(found, float(cost[-1]))
+
+
+class Sizes:
+    """What counts of batches of neighbouring rows of ascending length.
+
+    Args:
+        lengths: of the rows.
+
+    Attributes:
+        longest: the different lengths, ascending. ends: behind how many rows each of them ends, and 0 in front.
+    """
+
+    def __init__(self, lengths: Sequence[int]) -> None:
+        self.longest, counts = np.unique(np.asarray(lengths, np.int64), return_counts=True)
+        self.ends = np.concatenate([[0], np.cumsum(counts)])
+        self._pieces = np.concatenate([[0], np.cumsum(counts * self.longest)])
+        self._pairs = np.concatenate([[0], np.cumsum(counts * self.longest**2)])
+
+    def places(self, end: int) -> Ints:
+        """Rows times the longest of them, of batches that begin at each length and end behind this one, [end]."""
+        places: Ints = (self.ends[end] - self.ends[:end]) * self.longest[end - 1]
+        return places
+
+    def of(self, form: Form, end: int, streams: int = 1) -> tuple[Ints, Ints]:
+        """Pieces and pairs of the same batches in a form, as `Pace` counts them, [end] each."""
+        longest = int(self.longest[end - 1])
+        if form == "padded":
+            places = self.places(end)
+            return places, places * longest
+        pieces = self._pieces[end] - self._pieces[:end]
+        pairs = self._pairs[end] - self._pairs[:end] if form in COMPILED else self._in_parts(end)
+        return side_by_side(pieces, streams, longest), side_by_side(pairs, streams, longest**2)
+
+    def _in_parts(self, end: int) -> Ints:
+        """Pairs of places in the parts of a packed batch."""
+        limits = np.arange(1, PARTS) * self.longest[end - 1] // PARTS
+        cuts = [0, *np.searchsorted(self.longest[:end], limits, side="right").tolist(), end]
+        pairs = np.zeros(end, np.int64)
+        for first, last in itertools.pairwise(cuts):
+            rows = self.ends[last] - self.ends[np.maximum(first, np.arange(end))]
+            pairs += np.maximum(rows, 0) * self.longest[last - 1] ** 2
+        return pairs
 
 
 def shares(lengths: Sequence[int], count: int) -> list[list[int]]:
@@ -169,18 +186,13 @@ def side_by_side(whole: Ints | int, streams: int, longest: int) -> Ints:
     return np.maximum(whole, streams * longest)
 
 
-def _taken(
-    form: Form, pace: Pace, places: Ints, pieces: Ints, pairs: Ints, longest: int, most: int
-) -> NDArray[np.float64]:
-    """What some batches take, of which the longest row is one, infinite where the form is not for them."""
-    if form == "padded":
-        return pace.batch * np.ceil(places / most) + (pace.piece + pace.place) * places
-    if form in COMPILED:
-        taken = pace.piece * side_by_side(pieces, pace.streams, longest)
-        taken = taken + pace.pair * side_by_side(pairs, pace.streams, longest**2)
-        return pace.batch * np.ceil(pieces / most) + taken
-    taken = pace.batch * np.ceil(places / most) + pace.piece * pieces + pace.place * places
-    return np.where(pieces < places, taken, np.inf)
+def _taken(form: Form, pace: Pace, sizes: Sizes, end: int, most: int) -> NDArray[np.float64]:
+    """What the batches of `Sizes.of` take, infinite where the form is not for them."""
+    pieces, pairs = sizes.of(form, end, pace.streams)
+    places = sizes.places(end)
+    filled = sizes.of("native", end)[0] if form in COMPILED else places
+    taken = pace.batch * np.ceil(filled / most) + pace.piece * pieces + pace.pair * pairs
+    return np.where(pieces < places, taken, np.inf) if form == "packed" else taken
 
 
 def _even(lengths: Sequence[int], rows: slice) -> bool:

@@ -42,7 +42,7 @@ PACKED = "packed.onnx"
 NATIVE = "native.onnx"
 """The graph over the compiled operator, see `exporters.native_form`; it refers to the same weights."""
 
-STATIC, NATIVE_STATIC = "openvino.onnx", "openvino-native.onnx"
+STATIC, PACKED_STATIC, NATIVE_STATIC = "openvino.onnx", "openvino-packed.onnx", "openvino-native.onnx"
 """The graphs of an int8 bundle with ranges of their states built in, which OpenVINO computes in integers."""
 
 TOKENIZER = "tokenizer.json"
@@ -174,11 +174,10 @@ class Parity(BaseModel):
         tasks: task name -> its part.
         pace: what the engine takes for a batch, see `exporters.pace`; None: it was not measured.
         packed, native: the same of these forms; None: there is none, it was not to be had, or it does not agree.
-        streams: in the report of the native form its pace with parts of the rows side by side; None: it cannot do that.
-        queued: the pace of padded batches side by side; None: it cannot do that.
+        streams: in the reports of these forms their pace with parts of the rows side by side; None: it cannot do that.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="ignore")  # bundles of earlier versions have a pace of another form
 
     engine: EngineCard
     atol: float | None
@@ -191,7 +190,6 @@ class Parity(BaseModel):
     packed: Parity | None = Field(default=None, exclude_if=_is_none)
     native: Parity | None = Field(default=None, exclude_if=_is_none)
     streams: Pace | None = Field(default=None, exclude_if=_is_none)
-    queued: Pace | None = Field(default=None, exclude_if=_is_none)
 
     @property
     def forms(self) -> dict[BatchForm, Parity]:

@@ -14,7 +14,7 @@ from onnx import helper
 from benchmarks.files import sha256, write_atomic
 from benchmarks.records import Example
 from benchmarks.results import write_model
-from exporters.bundle import CARD, MODEL, NATIVE, NATIVE_STATIC, STATIC, BundleCard, StoredFile
+from exporters.bundle import CARD, MODEL, NATIVE, NATIVE_STATIC, PACKED, PACKED_STATIC, STATIC, BundleCard, StoredFile
 from exporters.engines import Engine, open_engine
 from exporters.engines.interface import Arrays
 from exporters.precision import quantised_states, state_of_each_weight, with_ranges
@@ -120,16 +120,17 @@ def calibrate(folder: Path, card: BundleCard, examples: Mapping[Place, Sequence[
         aside.unlink()
     found = {name: values.range for name, values in engine.values.items()}
     files = {STATIC: (model, found)}
-    if NATIVE in card.files:  # the same products of states with other names
-        native = onnx.load(folder / NATIVE, load_external_data=False)
-        ranges = {weight: found[state] for weight, state in state_of_each_weight(model).items()}
-        there = state_of_each_weight(native).items()
-        files[NATIVE_STATIC] = native, {state: ranges[weight] for weight, state in there}
-    known = dict(card.files)
+    ranges = {weight: found[state] for weight, state in state_of_each_weight(model).items()}
+    for name, known in ((PACKED, PACKED_STATIC), (NATIVE, NATIVE_STATIC)):
+        if name in card.files:  # the same products of states with other names
+            other = onnx.load(folder / name, load_external_data=False)
+            there = state_of_each_weight(other).items()
+            files[known] = other, {state: ranges[weight] for weight, state in there}
+    listed = dict(card.files)
     for name, (graph, ranges_) in files.items():
         path = folder / name
         write_atomic(path, with_ranges(graph, ranges_).SerializeToString(deterministic=True))
-        known[name] = StoredFile(bytes=path.stat().st_size, sha256=sha256(path))
-    card = card.model_copy(update={"files": known})
+        listed[name] = StoredFile(bytes=path.stat().st_size, sha256=sha256(path))
+    card = card.model_copy(update={"files": listed})
     write_model(folder / CARD, card)
     return card

@@ -140,15 +140,11 @@ class Writer(Nodes):
         prompt = None if self.placement is None else self.of_task("task_prompt", "task_id")
         longest = self.node("Shape", ["input_ids"], start=1, end=2)
         rows = Rows(self.embeddings(prompt), "task_id", "lengths", prompt, longest, "")
-        return self.layers(rows, self.places(rows, 0, len(self.weights.layers) - 1))
+        return self.layers(rows)
 
-    def layers(self, rows: Rows, places: Sequence[Place | None]) -> Rows:
-        """The rows behind some layers, from the first one on.
-
-        Args:
-            places: of the prefixes in each of them.
-        """
-        for number, place in enumerate(places):
+    def layers(self, rows: Rows) -> Rows:
+        """Rows behind the embeddings, behind all layers but the last."""
+        for number, place in enumerate(self.places(rows, 0, len(self.weights.layers) - 1)):
             rows = self.entering(rows)._replace(states=self.layer(number, rows, place))
         return rows
 
@@ -180,7 +176,7 @@ class Writer(Nodes):
         qkv, name = self.weights.layers[number].qkv, f"layer.{number}"
         first = Linear(qkv.weight[:, :hidden], qkv.bias[:hidden])
         rest = Linear(qkv.weight[:, hidden:], qkv.bias[hidden:])
-        pair = self.linear(f"{name}.key_value", rows.states, rest)
+        rows, pair = self.leaving(rows, self.linear(f"{name}.key_value", rows.states, rest))
         chosen = [self.chosen("whole_rows", rows, pair)]
         if self.blueprint.pooling is Pooling.CLS:
             chosen.append(self.chosen("sequence_rows", rows._replace(states=self.piece(rows)), pair))
@@ -188,7 +184,9 @@ class Writer(Nodes):
         states = [some.states for some in parts]
         queries = self.jointly(lambda piece: self.linear(f"{name}.query", piece, first), states)
         mixed = [
-            self.attention(number, some, *self.places(some, number, number + 1), query, *self.split(keys, KEYS), mark)
+            self.attention(
+                number, some, *self.places(some, number, number + 1), query, *self.split(keys, KEYS), mark, bool(mark)
+            )
             for mark, (some, keys), query in zip(("", "read."), chosen, queries, strict=False)
         ]
         behind = self.jointly(lambda *pieces: self.behind_attention(number, *pieces), mixed, states)
@@ -247,17 +245,17 @@ class Writer(Nodes):
         Args:
             place: of the prefixes in this layer; None: it has none.
         """
-        triple = self.padded(self.linear(f"layer.{number}.qkv", rows.states, self.weights.layers[number].qkv))
+        triple = self.linear(f"layer.{number}.qkv", rows.states, self.weights.layers[number].qkv)
         mixed = self.attention(number, rows, place, *self.split(triple, ("query", *KEYS)))
-        return self.behind_attention(number, self.packed(mixed), rows.states)
+        return self.behind_attention(number, mixed, rows.states)
 
     def padded(self, states: str) -> str:
-        """What attention looks at, [rows, seq, width], of what goes through a layer; here that is the same."""
+        """Rows of pieces, [rows, seq, width], of what goes through a layer; here that is the same."""
         return states
 
-    def packed(self, states: str) -> str:
-        """What goes through a layer, of what attention looks at."""
-        return states
+    def leaving(self, rows: Rows, pair: str) -> tuple[Rows, str]:
+        """Rows that enter the last layer, and its keys and values of all pieces, both in rows of pieces."""
+        return rows._replace(states=self.padded(rows.states)), self.padded(pair)
 
     def slots(self) -> str:
         """Length of the longest prompt that is given as vectors, [1]."""
@@ -409,20 +407,28 @@ class Writer(Nodes):
         return self.node("GatherND", [both, self.node("Unsqueeze", [which, self.integers([-1])])], batch_dims=1)
 
     def attention(
-        self, number: int, rows: Rows, place: Place | None, query: str, key: str, value: str, mark: str = ""
+        self,
+        number: int,
+        rows: Rows,
+        place: Place | None,
+        query: str,
+        key: str,
+        value: str,
+        mark: str = "",
+        one: bool = False,
     ) -> str:
         """Self-attention of one layer, with the prefix of each row's task where the layer has one.
 
         Args:
             query: [rows, seq, hidden], or of the one piece that is read, [rows, 1, hidden]. key, value: of all pieces.
-            mark: stands in front of the names where queries are those of one piece.
+            mark: stands in front of the names, where a layer has more than one. one: queries are those of one piece.
         """
         name = f"layer.{number}"
         attention = f"{mark}{name}.attention"
         shown = asked = None
         if self.weights.distances is not None:
             shown = stands(self, rows._replace(states=key), place)
-            asked = read_stands(self, rows, shown) if mark else shown
+            asked = read_stands(self, rows, shown) if one else shown
 
         def mixed(key: str, value: str, lengths: str) -> str:
             bias = "" if shown is None else distance_bias(self, number, query, key, asked, shown)

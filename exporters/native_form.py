@@ -8,8 +8,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from exporters.graph import ZERO, Blueprint, Graph, Place, Rows, Writer
+from exporters.graph import ZERO, Blueprint, Graph, Place, Rows
 from exporters.operator import DOMAIN, NAME, VERSION
+from exporters.pieces import Pieces
 from exporters.weights import EncoderWeights, Linear
 from harness.anatomy import FAMILIES
 from harness.heads import HeadKind, Pooling
@@ -36,17 +37,13 @@ def build_native(weights: EncoderWeights, blueprint: Blueprint) -> Graph:
     return _Native(weights, blueprint).write()
 
 
-class _Native(Writer):
+class _Native(Pieces):
     def __init__(self, weights: EncoderWeights, blueprint: Blueprint) -> None:
         super().__init__(weights, blueprint)
         self.shapes: list[onnx.ValueInfoProto] = []
 
-    real_places, stands, starts = "native.places", "native.stands", "native.starts"
-    """Of each real piece its place among the padded ones and in its row, [pieces]; of each row its first piece, and
-    behind them the number of pieces, [batch + 1]."""
-
-    real, numbers = "native.real", "native.numbers"
-    """Whether a place has a real piece, [batch, seq]; the numbers of places in a row, [seq]."""
+    starts = "native.starts"
+    """Of each row its first piece, and behind them the number of pieces, [batch + 1]."""
 
     def model(self, results: Sequence[onnx.ValueInfoProto], version: int) -> onnx.ModelProto:
         """See `Nodes`."""
@@ -56,38 +53,18 @@ class _Native(Writer):
         return model
 
     def lower_layers(self) -> Rows:
-        """See `Writer`; states are [pieces, hidden]."""
-        longest = self.node("Shape", ["input_ids"], start=1, end=2)
-        self.node("Range", [self.integers(0), self.node("Squeeze", [longest]), self.integers(1)], self.numbers)
-        self.node("Less", [self.numbers, self.column("lengths")], self.real)
-        self.where(self.real, self.real_places)
-        self.node("Mod", [self.real_places, longest], self.stands)
+        """See `Writer`."""
         self.starts_of("lengths", self.starts)
-        prompt = None if self.placement is None else self.of_task("task_prompt", "task_id")
-        rows = Rows(self.embeddings(prompt), "task_id", "lengths", prompt, longest, "")
-        return self.layers(rows, [None] * (len(self.weights.layers) - 1))
+        return super().lower_layers()
 
-    def column(self, name: str) -> str:
-        """[rows, 1] of [rows]"""
-        return self.node("Unsqueeze", [name, self.integers([1])])
-
-    def where(self, truth: str, name: str | None = None) -> str:
-        """Places that are true, counted row by row; [true places] of [rows, seq]."""
-        flat = self.node("Reshape", [truth, self.integers([-1])])
-        return self.node("Squeeze", [self.node("NonZero", [flat]), self.integers([0])], name)
+    def places(self, rows: Rows, begin: int, end: int) -> list[Place | None]:
+        """See `Writer`; the operator reads prefixes where they lie."""
+        return [None] * (end - begin)
 
     def starts_of(self, counts: str, name: str) -> str:
         """Where each of some rows begins that stand one behind the other, and where the last one ends, [rows + 1]."""
         ends = self.node("CumSum", [counts, self.integers(0)])
         return self.node("Concat", [self.integers([0]), ends], name, axis=0)
-
-    def taken(self, places: str) -> str:
-        """See `Writer`; [pieces]."""
-        return self.node("Gather", [self.node("Reshape", [places, self.integers([-1])]), self.real_places])
-
-    def along(self, row: str) -> str:
-        """See `Writer`; [pieces, width]."""
-        return self.node("Gather", [row, self.stands])
 
     def layer(self, number: int, rows: Rows, place: Place | None) -> str:
         """See `Writer`; [pieces, hidden]."""
@@ -143,14 +120,16 @@ class _Native(Writer):
         whole = self.asked("whole_rows")
         one = self.asked("sequence_rows") if self.blueprint.pooling is Pooling.CLS else None
         counts = self.node("Mul", [whole, "lengths"])
-        asked = self.node("And", [self.real, self.node("Cast", [self.column(whole)], to=TensorProto.BOOL)])
-        pieces = self.node("Add", [self.column(first), self.numbers])
+        numbers = self.numbers(rows.longest)
+        real = self.node("Less", [numbers, self.column("lengths")])
+        asked = self.node("And", [real, self.node("Cast", [self.column(whole)], to=TensorProto.BOOL)])
+        pieces = self.node("Add", [self.column(first), numbers])
         if one is not None:
             counts = self.node("Add", [one, counts])
             read = self.node("Cast", [self.column(one)], to=TensorProto.BOOL)
             asked = self.node("Concat", [read, asked], axis=1)
             pieces = self.node("Concat", [self.column(self.read_piece(rows, first)), pieces], axis=1)
-        chosen = self.node("Gather", [self.node("Reshape", [pieces, self.integers([-1])]), self.where(asked)])
+        chosen = self.node("Gather", [self.node("Reshape", [pieces, self.integers([-1])]), self.true_places([asked])])
         starts = self.starts_of(counts, "native.query_starts")
         states = self.node("Gather", [rows.states, chosen])
         query = self.linear(f"{name}.query", states, Linear(qkv.weight[:, :hidden], qkv.bias[:hidden]))
@@ -165,12 +144,12 @@ class _Native(Writer):
         if one is not None:
             begin = self.node("Add", [begin, self.node("Gather", [one, "whole_rows"])])
         last = self.node("Sub", [self.node("Gather", ["lengths", "whole_rows"]), self.integers([1])])
-        place = self.node("Min", [self.numbers, self.column(last)])  # behind a row's end its last piece again
+        place = self.node("Min", [numbers, self.column(last)])  # behind a row's end its last piece again
         place = self.node("Add", [self.column(begin), place])
         whole = chosen_rows("whole_rows", self.node("Gather", [states, place]))
         if rows.below:
             begin = self.node("Gather", [first, "whole_rows"])
-            place = self.node("Add", [self.column(begin), self.node("Min", [self.numbers, self.column(last)])])
+            place = self.node("Add", [self.column(begin), self.node("Min", [numbers, self.column(last)])])
             place = self.node("Unsqueeze", [place, self.integers([-1])])
             # GatherND, see below
             whole = whole._replace(below=tuple(self.node("GatherND", [below, place]) for below in rows.below))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import NamedTuple
 
 from onnx import TensorProto
 
-from exporters.graph import Blueprint, Graph, Place, Rows, Writer
+from exporters.batching import PARTS
+from exporters.graph import KEYS, Blueprint, Graph, Place, Rows, Writer
+from exporters.pieces import Pieces
 from exporters.weights import EncoderWeights
 
 
@@ -19,43 +21,103 @@ def build_packed(weights: EncoderWeights, blueprint: Blueprint) -> Graph:
     """The graph of `exporters.graph.build_graph` with the same inputs, outputs and file of weights, in packed form.
 
     Pieces of all rows stand one behind the other, [pieces, hidden], and are put into padded rows only where attention
-    looks at them. Where little is padding this costs a few percent, see `tests/speed/inference.py`.
+    looks at them: neighbouring rows in `PARTS` parts, each as wide as its longest row. The parts end in front of the
+    first row that is longer than a third, and than two thirds, of the longest one, so that rows should come by length;
+    in any order they are answered alike. Where little is padding this costs a few percent, see
+    `tests/speed/inference.py`.
     """
-    return _Packed(weights, blueprint).write()
+    packs = can_pack(blueprint, len(weights.layers))
+    return (_Packed if packs else Writer)(weights, blueprint).write()
 
 
-class _Packed(Writer):
-    places_of_pieces, rows_of_pieces = "packed.places", "packed.rows"
-    """Of each real piece its place among the padded ones, [pieces]; of each of these the piece there, [batch, seq]:
-    behind a row's end the last one before it."""
+class _Part(NamedTuple):
+    """Neighbouring rows that attention pads together.
 
-    inside = False
-    """Whether states are packed where the writer is."""
+    Attributes:
+        rows: without states. pieces: what stands in each of their places, see `_Packed.pieces`.
+        places: of their prefixes in each layer.
+    """
 
-    def layers(self, rows: Rows, places: Sequence[Place | None]) -> Rows:
+    rows: Rows
+    pieces: str
+    places: list[Place | None]
+
+
+class _Packed(Pieces):
+    places_in_parts = "packed.places"
+    """Of each real piece its place among those of all parts, one behind the other, [pieces]."""
+
+    first_pieces, pieces_of_batch = "packed.first_pieces", "packed.pieces"
+    """Of each row its first piece, [batch]; and `pieces` of all rows."""
+
+    cut: tuple[_Part, ...] = ()
+    """The parts of the batch, while states are packed."""
+
+    def layers(self, rows: Rows) -> Rows:
         """See `Writer`."""
-        if not can_pack(self.blueprint, len(self.weights.layers)):
-            return super().layers(rows, places)
-        piece = self.node("Range", [self.integers(0), self.node("Squeeze", [rows.longest]), self.integers(1)])
-        real = self.node("Less", [piece, self.node("Unsqueeze", [rows.lengths, self.integers([1])])])
-        flat = self.node("Reshape", [real, self.integers([-1])])
-        self.node("Squeeze", [self.node("NonZero", [flat]), self.integers([0])], self.places_of_pieces)
-        count = self.node("CumSum", [self.node("Cast", [flat], to=TensorProto.INT64), self.integers(0)])
-        number = self.node("Sub", [count, self.integers([1])])
-        self.node("Reshape", [number, self.node("Shape", ["input_ids"])], self.rows_of_pieces)
-        self.inside = True
-        rows = super().layers(rows._replace(states=self.packed(rows.states)), places)
-        rows = rows._replace(states=self.padded(rows.states))
-        self.inside = False
-        return rows
+        self.node("CumSum", [rows.lengths, self.integers(0)], self.first_pieces, exclusive=1)
+        self.pieces(rows, self.first_pieces, self.pieces_of_batch)
+        self.cut = self.parts_of(rows)
+        return super().layers(rows)
+
+    def leaving(self, rows: Rows, pair: str) -> tuple[Rows, str]:
+        """See `Writer`."""
+        found = super().leaving(rows, pair)
+        self.cut = ()
+        return found
 
     def padded(self, states: str) -> str:
-        """See `Writer`; [batch, seq, width] of [pieces, width]."""
-        return self.node("Gather", [states, self.rows_of_pieces]) if self.inside else states
+        """See `Writer`; of [pieces, width]."""
+        return self.node("Gather", [states, self.pieces_of_batch])
 
-    def packed(self, states: str) -> str:
-        """See `Writer`; [pieces, width] of [batch, seq, width]."""
-        if not self.inside:
-            return states
-        shape = self.integers([-1, self.weights.hidden])
-        return self.node("Gather", [self.node("Reshape", [states, shape]), self.places_of_pieces])
+    def places(self, rows: Rows, begin: int, end: int) -> list[Place | None]:
+        """See `Writer`; parts have their own."""
+        return [None] * (end - begin) if self.cut else super().places(rows, begin, end)
+
+    def layer(self, number: int, rows: Rows, place: Place | None) -> str:
+        """See `Writer`; [pieces, hidden]."""
+        triple = self.linear(f"layer.{number}.qkv", rows.states, self.weights.layers[number].qkv)
+        shape, found = self.integers([-1, self.weights.hidden]), []
+        for count, part in enumerate(self.cut):
+            states = self.split(self.node("Gather", [triple, part.pieces]), ("query", *KEYS))
+            mixed = self.attention(number, part.rows, part.places[number], *states, f"part.{count}.")
+            found.append(self.node("Reshape", [mixed, shape]))
+        mixed = self.node("Gather", [self.node("Concat", found, axis=0), self.places_in_parts])
+        return self.behind_attention(number, mixed, rows.states)
+
+    def parts_of(self, rows: Rows) -> tuple[_Part, ...]:
+        """The parts of a batch. In place of one without rows is a row of one piece, which nothing reads."""
+        one, column = self.integers([1]), self.integers([PARTS - 1, 1])
+        shares = self.node("Reshape", [self.integers(list(range(1, PARTS))), column])
+        limits = self.node("Mul", [shares, self.node("ReduceMax", [rows.lengths])])
+        longer = self.node("Less", [limits, self.node("Mul", [rows.lengths, self.integers([PARTS])])])
+        # ArgMax takes the first one that is longer, and there always is one: the longest.
+        ends = self.node("ArgMax", [self.node("Cast", [longer], to=TensorProto.INT32)], axis=1, keepdims=0)
+        begins = self.node("Concat", [self.integers([0]), ends], axis=0)
+        ends = self.node("Concat", [ends, self.node("Shape", [rows.lengths])], axis=0)
+        some = self.node("Min", [self.node("Sub", [ends, begins]), one])  # 0 where there are none
+        begins, ends = self.node("Mul", [begins, some]), self.node("Max", [self.node("Mul", [ends, some]), one])
+        found, real = [], []
+        for begin, end, any_ in zip(*(self.parts(name, PARTS) for name in (begins, ends, some)), strict=True):
+            lengths, task, first = (
+                self.node("Slice", [name, begin, end]) for name in (rows.lengths, rows.task, self.first_pieces)
+            )
+            prompt = None if rows.prompt is None else self.node("Slice", [rows.prompt, begin, end])
+            there = self.node("Mul", [lengths, any_])
+            longest = self.node("Max", [self.node("ReduceMax", [there]), one])
+            part = Rows("", task, self.node("Min", [lengths, longest]), prompt, longest, "")
+            real.append(self.node("Less", [self.numbers(longest), self.column(there)]))
+            places = self.places(part, 0, len(self.weights.layers) - 1)
+            found.append(_Part(part, self.pieces(part, first), places))
+        self.true_places(real, self.places_in_parts)
+        return tuple(found)
+
+    def pieces(self, rows: Rows, first: str, name: str | None = None) -> str:
+        """The piece in each place of rows, [rows, seq]; behind a row's end its last one again.
+
+        Args:
+            first: of each row, [rows].
+        """
+        last = self.column(self.node("Sub", [rows.lengths, self.integers([1])]))
+        place = self.node("Min", [self.numbers(rows.longest), last])
+        return self.node("Add", [self.column(first), place], name)

@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, tee
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,12 +18,13 @@ from benchmarks.errors import PolypromptError
 from benchmarks.records import Example, Prediction
 from benchmarks.task import Kind, TaskCard
 from benchmarks.thresholds import with_threshold
-from exporters.batching import ASSUMED, COMPILED, SIDE_BY_SIDE, Batch, Form, Pace, plan, shares
+from exporters.batching import ASSUMED, COMPILED, GRAPHS, Batch, Form, Pace, plan, shares
 from exporters.bundle import (
     MODEL,
     NATIVE,
     NATIVE_STATIC,
     PACKED,
+    PACKED_STATIC,
     STATIC,
     TOKENIZER,
     BundleCard,
@@ -46,7 +47,6 @@ from exporters.engines import (
     has_streams,
     installed,
     open_engine,
-    run_queued,
     run_side_by_side,
     streams_of,
 )
@@ -219,9 +219,9 @@ class Session:
             return {"native": report.forms["native"].pace or ASSUMED}
         others = {form: pace for form in there if form != "padded" and (pace := report.forms[form].pace)}
         if has_streams(self._name, self._threads):
-            pace = report.forms["native"].streams if "native" in others else report.queued
-            if pace is not None:
-                others["streams" if "native" in others else "queued"] = pace
+            beside: Form = "native-streams" if "native" in others else "packed-streams"  # one copy more is enough
+            if GRAPHS[beside] in others and (pace := report.forms[GRAPHS[beside]].streams) is not None:
+                others[beside] = pace
         return padded | others
 
     def _lasting(self) -> list[tuple[str, StoredFile]]:
@@ -342,7 +342,7 @@ class Session:
     def _opened(self, form: Form) -> Engine:
         file = self._bundle / (graph_file(self._card, self._name, form) or MODEL)
         how = self._threads, self._provider, self._card.shortest_limit
-        native, streams = form in COMPILED, form in SIDE_BY_SIDE
+        native, streams = form in COMPILED, form in GRAPHS
         second = bool(self._engines) and not self._card.light
         return open_engine(self._name, file, *how, second=second, native=native, streams=streams)
 
@@ -365,10 +365,6 @@ class Session:
     ) -> Iterator[tuple[_Asked, dict[str, NDArray[Any]]]]:
         """What the engine gives for some batches, or for the parts that are computed side by side."""
         self.batches[form] += len(batches)
-        if form == "queued":
-            asked, later = tee(map(self._asked, batches))
-            yield from zip(later, run_queued(engine, ((one.names, one.feeds) for one in asked)), strict=True)
-            return
         for rows in batches:
             parts = shares([len(row.feature) for row in rows], streams_of(engine))
             given = [self._asked([rows[row] for row in part]) for part in parts]
@@ -486,8 +482,9 @@ def model_file(card: BundleCard, engine: str) -> str:
 def graph_file(card: BundleCard, engine: str, form: Form) -> str | None:
     """The graph of a bundle that an engine opens for a form; None: the bundle has none."""
     padded = model_file(card, engine)
-    others = {"packed": PACKED, "native": NATIVE} if padded == MODEL else {"native": NATIVE_STATIC}
-    name = padded if form in ("padded", "queued") else others.get("native" if form in COMPILED else form)
+    others = (PACKED, NATIVE) if padded == MODEL else (PACKED_STATIC, NATIVE_STATIC)
+    names: dict[Form, str] = {"padded": padded, "packed": others[0], "native": others[1]}
+    name = names[GRAPHS.get(form, form)]
     return name if name in card.files else None
 
 

@@ -154,8 +154,7 @@ def verify_engines(
 ) -> tuple[dict[str, Parity], list[str]]:
     """Compare every engine that is installed with the original, in each form that the bundle has a graph for.
 
-    In int8 OpenVINO computes other graphs, none of which is in packed form. The native form is compared where the
-    operator is there for the engine.
+    In int8 OpenVINO computes other graphs. The native form is compared where the operator is there for the engine.
 
     Args:
         folder: the bundle. reference, samples: as for `verify`.

@@ -8,35 +8,47 @@ import pytest
 from exporters.batching import Form, Pace, plan, shares
 
 
+def in_parts(rows: list[int]) -> list[list[int]]:
+    """Rows of a packed batch as attention pads them: up to a third of the longest, up to two thirds, and longer."""
+    limits = [0, rows[-1] / 3, rows[-1] * 2 / 3, rows[-1]]
+    return [[row for row in rows if low < row <= high] for low, high in itertools.pairwise(limits)]
+
+
 def costs(rows: list[int], paces: dict[Form, Pace]) -> dict[Form, float]:
     """Of a batch in each form that there is for it."""
-    places, real = len(rows) * rows[-1], sum(rows)
-    found: dict[Form, float] = {}
+    longest, found = rows[-1], {}
     for form, pace in paces.items():
+        pieces, pairs = sum(rows), sum(row * row for row in rows)
         if form == "padded":
-            found[form] = pace.batch + (pace.piece + pace.place) * places
-        elif form == "native":
-            pieces, pairs = (max(sum(sizes), pace.streams * sizes[-1]) for sizes in (rows, [row * row for row in rows]))
+            pieces, pairs = len(rows) * longest, len(rows) * longest**2
+        elif form.startswith("packed"):
+            pairs = sum(len(part) * part[-1] ** 2 for part in in_parts(rows) if part)
+        pieces, pairs = max(pieces, pace.streams * longest), max(pairs, pace.streams * longest**2)
+        if form != "packed" or sum(rows) < len(rows) * longest:
             found[form] = pace.batch + pace.piece * pieces + pace.pair * pairs
-        elif real < places:
-            found[form] = pace.batch + pace.piece * real + pace.place * places
     return found
 
 
-PACKED = [None, Pace(batch=9, piece=1.1, place=0.2), Pace(batch=70, piece=1, place=0)]
+PACKED: list[dict[Form, Pace]] = [
+    {},
+    {"packed": Pace(batch=9, piece=1.1, pair=0.02)},
+    {"packed": Pace(batch=70, piece=1)},
+    {"packed-streams": Pace(batch=20, piece=0.9, pair=0.02, streams=2)},
+]
 SLOW = Pace(batch=10_000, piece=1)
-NATIVE = [None, Pace(batch=50, piece=1.2, pair=0.02), Pace(batch=5, piece=0.9, pair=0.01, streams=2)]
+NATIVE: list[dict[Form, Pace]] = [
+    {},
+    {"native": Pace(batch=50, piece=1.2, pair=0.02)},
+    {"native-streams": Pace(batch=5, piece=0.9, pair=0.01, streams=2)},
+]
 
 
 @pytest.mark.parametrize("native", NATIVE)
 @pytest.mark.parametrize("packed", PACKED)
 @pytest.mark.parametrize("overhead", [0, 5, 30, 100])
-def test_no_other_plan_costs_less(overhead: int, packed: Pace | None, native: Pace | None) -> None:
+def test_no_other_plan_costs_less(overhead: int, packed: dict[Form, Pace], native: dict[Form, Pace]) -> None:
     draw, forms = random.Random(overhead), set()
-    given: dict[Form, Pace | None] = {
-        "padded": Pace(batch=overhead, piece=0.75, place=0.25), "packed": packed, "native": native,
-    }  # fmt: skip
-    paces = {form: pace for form, pace in given.items() if pace is not None}
+    paces: dict[Form, Pace] = {"padded": Pace(batch=overhead, piece=1, pair=1e-3), **packed, **native}
     for _ in range(50):
         lengths = sorted(draw.choices(range(1, 40), k=draw.randint(1, 9)))
         places = [place for place in range(1, len(lengths)) if lengths[place - 1] != lengths[place]]
@@ -54,52 +66,21 @@ def test_no_other_plan_costs_less(overhead: int, packed: Pace | None, native: Pa
         forms |= {batch.form for batch in found.batches}
         # what is said to be cheapest is what is done
         assert found.cost == pytest.approx(sum(costs(lengths[rows], paces)[form] for rows, form in found.batches))
-    assert native is not None or ("packed" in forms) == (packed is not None and overhead >= 30)
-    assert native is not None or "native" not in forms
-    assert ("native" in forms) == (native is not None) or packed is not None or overhead < 50
-
-
-def test_batches_are_queued_where_the_last_stream_is_done_first() -> None:
-    """What is said to be taken is what a queue that begins with the largest takes."""
-    pace, padded, forms = Pace(batch=90, piece=1.6, streams=2), Pace(batch=60, piece=1), set()
-    draw = random.Random(3)
-    for rows in [1, 2, 3, 12, 40, 200] * 5:
-        lengths = sorted(draw.choices(range(1, draw.choice([20, 200])), k=rows))
-        found = plan(lengths, 1000, {"padded": padded, "queued": pace})
-        alone = plan(lengths, 1000, {"padded": padded})
-        (form,) = {batch.form for batch in found.batches}
-        forms.add(form)
-        assert sorted(row for batch in found.batches for row in range(rows)[batch.rows]) == list(range(rows))
-        if form == "padded":
-            assert found == alone
-            continue
-        places = [len(lengths[batch.rows]) * lengths[batch.rows][-1] for batch in found.batches]
-        assert places == sorted(places, reverse=True) and max(places) <= 1000
-        idle = [0.0, 0.0]  # when each stream is
-        for size in places:
-            first = idle.index(min(idle))
-            idle[first] += 90 + 1.6 * size
-        assert found.cost == pytest.approx(max(idle)) and found.cost < alone.cost
-    assert forms == {"padded", "queued"}
-    assert {batch.form for batch in plan([40], 1000, {"padded": padded, "queued": pace}).batches} == {"padded"}
-
-
-def test_equal_rows_are_divided_among_streams() -> None:
-    found = plan([10] * 8, 1000, {"padded": Pace(batch=1, piece=1), "queued": Pace(batch=1, piece=1.1, streams=2)})
-    assert found.cost == pytest.approx(1 + 1.1 * 40) and len(found.batches) == 2
+    assert native or not packed or overhead < 30 or packed.keys() <= forms
+    assert not native or packed or overhead < 50 or native.keys() <= forms
 
 
 def test_no_batch_is_larger_than_allowed() -> None:
     lengths = sorted(random.Random(1).choices(range(1, 300), k=500))
     padded = Pace(batch=10_000, piece=1)
-    others: list[dict[Form, Pace]] = [{}, {"packed": Pace(batch=1, piece=0.5)}, {"native": Pace(batch=1, piece=0.5)}]
-    for other in others:
+    forms: list[Form] = ["packed", "native", "packed-streams", "native-streams"]
+    for other in [{}, *({form: Pace(batch=1, piece=0.5)} for form in forms)]:
         batches = plan(lengths, 256, {"padded": padded, **other}).batches
         assert {batch.form for batch in batches} <= {"padded", *other}
         assert [row for batch in batches for row in range(500)[batch.rows]] == list(range(500))
         for batch in batches:
             rows = lengths[batch.rows]
-            assert len(rows) == 1 or (sum(rows) if batch.form == "native" else len(rows) * rows[-1]) <= 256
+            assert len(rows) == 1 or (sum(rows) if batch.form.startswith("native") else len(rows) * rows[-1]) <= 256
             assert batch.form != "packed" or rows[0] < rows[-1]
     assert plan([], 256, {"padded": padded}).batches == []
     assert [batch.rows for batch in plan([600], 256, {"padded": padded}).batches] == [slice(0, 1)]

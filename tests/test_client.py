@@ -115,7 +115,7 @@ def with_forms(made: Path, folder: Path, engine: str, best: str, **card: Any) ->
     shutil.copytree(made, folder, copy_function=os.link)
     report = Parity(
         engine=Session(made, engine=engine).engine, atol=None, max_drop=None, difference=0, drop=0, milliseconds=1,
-        tasks={}, pace=Pace(batch=9000, piece=90, place=90),
+        tasks={}, pace=Pace(batch=9000, piece=180),
     )  # fmt: skip
     fast = report.model_copy(update={"pace": Pace(batch=1, piece=1)})
     parity = {engine: report.model_copy(update={best: fast} if best != "padded" else {})}
@@ -276,7 +276,7 @@ def test_batches_are_those_of_a_session(bundle: Path, tmp_path: Path) -> None:
     for paces in (
         {"padded": Pace(batch=9, piece=1), "packed": Pace(batch=12, piece=1.1), "native": Pace(batch=9000, piece=9)},
         {"padded": Pace(batch=900, piece=1), "packed": Pace(batch=50, piece=1.5), "native": Pace(batch=700, piece=1)},
-        {"padded": Pace(batch=300, piece=1), "packed": Pace(batch=200, piece=1, place=1e-3), "native": PAIRS},
+        {"padded": Pace(batch=300, piece=1), "packed": Pace(batch=200, piece=0.8, pair=1e-3), "native": PAIRS},
     ):
         parts = {form: card.parity[engine].packed.model_copy(update={"pace": pace}) for form, pace in paces.items()}
         report = parts.pop("padded").model_copy(update=parts)

@@ -323,9 +323,9 @@ def test_parts_of_a_batch_are_computed_side_by_side(engine: str, bundle: Path) -
     padded = Session(bundle, 2, engine=engine, packed=False)
     most = 0.3 if engine.endswith("bf16") else 1e-4
     assert differences(session, padded) < most and differences(one, padded) < most
-    assert "streams" in session.forms and "streams" not in one.forms
-    assert session.batches["streams"] and one.batches["native"]
-    assert {form: streams_of(opened) for form, opened in session._engines.items()} == {"padded": 1, "streams": 2}
+    assert "native-streams" in session.forms and "native-streams" not in one.forms
+    assert session.batches["native-streams"] and one.batches["native"]
+    assert {form: streams_of(opened) for form, opened in session._engines.items()} == {"padded": 1, "native-streams": 2}
     assert {streams_of(opened) for opened in one._engines.values()} == {1}
 
 

@@ -1,15 +1,16 @@
 """The packed graph against the padded one: the same answers from fewer pieces."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from bundles import CARDS, tiny_bundle, tiny_prompted
 from test_add import NAMES, two_runs
+from test_batching import in_parts
 from test_graph import ALL, mixed_batch, rows_asked
 from test_session import examples
 
@@ -21,9 +22,9 @@ from benchmarks.errors import PolypromptError
 from benchmarks.records import Example
 from benchmarks.results import write_model
 from exporters.add import add
-from exporters.batching import Pace
+from exporters.batching import PARTS, Pace
 from exporters.bundle import CARD, BundleCard, Parity, open_bundle, read_card, read_tasks
-from exporters.engines import has_operator, has_streams, installed, open_engine, run_queued, streams_of
+from exporters.engines import has_operator, has_streams, installed, open_engine, streams_of
 from exporters.export import blueprint_of, export, graph_of
 from exporters.packed import build_packed, can_pack
 from exporters.precision import Precision, in_precision
@@ -92,6 +93,64 @@ def test_pieces_that_are_not_there_are_not_computed(tmp_path: Path) -> None:
     assert len(session.run([node.output[0]], feeds)[0]) == feeds["lengths"].sum() < feeds["input_ids"].size
 
 
+LENGTHS = [
+    [23],
+    [1],
+    [5, 5, 5],
+    [1, 23],
+    [1, 1, 23],
+    [8, 15, 23, 23],
+    [4, 8, 16, 24],
+    [3, 7, 8, 15, 16, 23],
+    [9, 23, 1],
+    [23, 1, 9, 2],
+]
+
+
+def batch_with(lengths: list[int], card: BundleCard) -> dict[str, np.ndarray]:
+    """Rows of all tasks in turn that are so long."""
+    feeds = mixed_batch(tiny_prompted("bert", (0, 2)), len(CARDS), len(lengths) + 2, max(lengths))
+    feeds = {name: value[: len(lengths)] for name, value in feeds.items()} | {"lengths": np.array(lengths)}
+    return feeds | rows_asked(card, feeds["task_id"])
+
+
+@pytest.mark.parametrize("engine", installed())
+@pytest.mark.parametrize("lengths", LENGTHS, ids=str)
+def test_a_batch_may_have_any_parts(lengths: list[int], engine: str, made: Path) -> None:
+    """Also such that no row is in some of them, and rows that do not come by length."""
+    card = open_bundle(made)
+    feeds, found = batch_with(lengths, card), []
+    names = [name for name, rows in (("sequence_logits", "sequence_rows"), ("token_logits", "whole_rows"))
+             if len(feeds[rows])]  # fmt: skip
+    for name in ("model.onnx", "packed.onnx"):
+        opened = open_engine(engine, made / name)
+        opened.keep(read_tasks(made, card)[1])
+        found.append({name: value.copy() for name, value in opened.run(names, feeds).items()})
+    for name in names:
+        real = (
+            [slice(None)] * len(lengths)
+            if name != "token_logits"
+            else [slice(lengths[row]) for row in feeds["whole_rows"]]
+        )
+        for one, other, rows in zip(*(outputs[name] for outputs in found), real, strict=False):
+            np.testing.assert_allclose(one[rows], other[rows], rtol=0, atol=0.3 if engine.endswith("bf16") else 1e-4)
+
+
+@pytest.mark.parametrize("lengths", [one for one in LENGTHS if one == sorted(one)], ids=str)
+def test_attention_pads_parts_to_their_own_longest_row(lengths: list[int], made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made, tmp_path / "bundle")
+    model = onnx.load(made / "packed.onnx", load_external_data=False)
+    names = [f"part.{number}.layer.0.attention" for number in range(PARTS)]
+    for name in names:
+        model.graph.output.add(name=name)
+    (tmp_path / "bundle" / "other.onnx").write_bytes(model.SerializeToString())
+    session = onnxruntime.InferenceSession(tmp_path / "bundle" / "other.onnx", providers=["CPUExecutionProvider"])
+    card = open_bundle(made)
+    outputs = session.run(names, batch_with(lengths, card) | read_tasks(made, card)[1])
+    wanted = [(len(part), part[-1]) if part else (1, 1) for part in in_parts(lengths)]
+    assert [output.shape[:2] for output in outputs] == wanted
+
+
 SLOW, FAST = Pace(batch=10, piece=10), Pace(batch=10, piece=1)
 
 
@@ -105,9 +164,8 @@ def with_parity(folder: Path, packed: Pace | None, engines: list[str] | None = N
             engine=Session(folder, engine=name).engine, atol=None, max_drop=None, difference=0, drop=0, milliseconds=1,
             tasks={},
         )  # fmt: skip
-        alone = {"native": None, "queued": None}
-        other = None if packed is None else found.model_copy(update={"pace": packed, "packed": None, **alone})
-        parity[name] = found.model_copy(update={"pace": padded, "packed": other, **alone})
+        other = None if packed is None else found.model_copy(update={"pace": packed, "packed": None, "native": None})
+        parity[name] = found.model_copy(update={"pace": padded, "packed": other, "native": None})
     card = card.model_copy(update={"parity": parity})
     write_model(folder / CARD, card)
     return card
@@ -152,55 +210,29 @@ def test_a_session_packs_tasks_of_all_kinds_in_one_batch(engine: str, bundle: Pa
 
 
 @pytest.mark.parametrize("engine", [name for name in installed() if name.startswith("openvino")])
-def test_batches_are_computed_in_streams(engine: str, bundle: Path) -> None:
-    card = with_parity(bundle, None, padded=Pace(batch=1000, piece=10))
-    parity = {
-        name: report.model_copy(update={"queued": Pace(batch=1, piece=1, streams=2)})
-        for name, report in card.parity.items()
-    }
-    write_model(bundle / CARD, card.model_copy(update={"parity": parity}))
-    queued, one = Session(bundle, 2, engine=engine), Session(bundle, 1, engine=engine)
+def test_parts_of_a_batch_are_computed_in_streams(engine: str, bundle: Path) -> None:
+    card = with_parity(bundle, Pace(batch=1000, piece=10), padded=Pace(batch=1000, piece=10))
+    side_by_side = {"streams": Pace(batch=1, piece=1, streams=2)}
+
+    def written(**native: Parity) -> None:
+        parity = {
+            name: report.model_copy(update={"packed": report.packed.model_copy(update=side_by_side), **native})
+            for name, report in card.parity.items()
+        }
+        write_model(bundle / CARD, card.model_copy(update={"parity": parity}))
+
+    written()
+    streams, one = Session(bundle, 2, engine=engine), Session(bundle, 1, engine=engine)
     padding = Session(bundle, 2, engine=engine, packed=False)
-    assert queued.forms == ("padded", "queued") and one.forms == padding.forms == ("padded",)
-    assert differences(queued, padding) < (0.3 if engine.endswith("bf16") else 1e-4)
-    assert queued.batches["queued"] > 4 and not queued.batches["padded"]
-    assert {form: streams_of(opened) for form, opened in queued._engines.items()} == {"padded": 1, "queued": 2}
-    # a second copy of the padded graph is no use beside the native one
-    fast = {name: one.model_copy(update={"native": card.parity[name]}) for name, one in parity.items()}
-    write_model(bundle / CARD, card.model_copy(update={"parity": fast}))
-    assert "queued" not in Session(bundle, 2, engine=engine).forms or not has_operator(engine)
-    # a question alone has all threads
-    queued.answer([("mood", Example("1", "w7 w8 w9"))])
-    assert queued.batches["padded"] == 1
-
-
-@pytest.mark.parametrize("engine", [name for name in installed() if name.startswith("openvino")])
-def test_a_queue_gives_its_batches_in_order_and_stops_at_what_fails(engine: str, bundle: Path) -> None:
-    card = open_bundle(bundle)
-    tensors = read_tasks(bundle, card)[1]
-    opened = open_engine(engine, bundle / "model.onnx", 2, streams=True)
-    opened.keep(tensors)
-    feeds = [mixed_batch(tiny_prompted("bert", (0, 2)), rows) for rows in (1, 5, 2, 4, 3, 1, 6, 2, 5)]
-    asked = [(["sequence_logits"], one | rows_asked(card, one["task_id"])) for one in feeds]
-    taken = []
-
-    def batches() -> Iterator[tuple[list[str], dict[str, np.ndarray]]]:
-        for number, batch in enumerate(asked):
-            taken.append(number)
-            yield batch
-
-    found = []
-    for computed in run_queued(opened, batches()):
-        assert len(taken) <= len(found) + 2 * 2 + 1, "batches are made as they are wanted"
-        found.append(computed["sequence_logits"])
-    for batch, mine in zip(asked, found, strict=True):  # arrays of their own, which later batches leave as they are
-        np.testing.assert_allclose(opened.run(*batch)["sequence_logits"], mine, atol=1e-6)
-    names, wrong = asked[3][0], asked[3][1] | {"lengths": asked[3][1]["lengths"][:2]}
-    got = run_queued(opened, [*asked[:3], (names, wrong), *asked[4:]])
-    assert len([next(got) for _ in range(3)]) == 3
-    with pytest.raises(RuntimeError):
-        next(got)
-    assert len(list(run_queued(opened, asked))) == len(asked)
+    assert streams.forms == ("padded", "packed", "packed-streams") and one.forms == ("padded", "packed")
+    assert differences(streams, padding) < (0.3 if engine.endswith("bf16") else 1e-4)
+    assert streams.batches["packed-streams"] > 0 and not streams.batches["padded"]
+    assert {form: streams_of(opened) for form, opened in streams._engines.items()} == {"padded": 1, "packed-streams": 2}
+    # a second copy of the packed graph is no use beside the native one
+    native = card.parity[engine].packed.model_copy(update=side_by_side)
+    written(native=native)
+    beside = "native-streams" if has_operator(engine) else "packed-streams"
+    assert [form for form in Session(bundle, 2, engine=engine).forms if form.endswith("streams")] == [beside]
 
 
 def test_rows_of_one_length_are_not_packed(bundle: Path) -> None:
@@ -283,7 +315,8 @@ def test_an_export_verifies_and_measures_the_packed_form(runs: tuple[Path, Path]
         for pace in (report.pace, report.packed.pace):
             assert pace.opening > pace.batch > 0
     for name, report in card.parity.items():
-        assert (report.queued is not None and report.queued.streams > 1) == has_streams(name)
+        for form in (report.packed, report.native) if has_operator(name) and report.native else (report.packed,):
+            assert (form.streams is not None and form.streams.streams > 1) == has_streams(name)
     about = exporters.inspect.inspected(runs[0] / "export")
     native = [name for name in card.parity if has_operator(name)]
     # A run that hardly learned may lose more than a point of six rows in bf16; then it says so and leaves the form out.
@@ -335,8 +368,11 @@ def test_the_option(bundle: Path, command, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_pace_is_what_an_engine_takes(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine for which a clock goes on as a pace says, and by what other work on the machine adds at times."""
-    wanted = {"model.onnx": Pace(batch=2000, piece=100), "packed.onnx": Pace(batch=4000, piece=70, place=20)}
-    wanted["native.onnx"] = Pace(batch=3000, piece=60, pair=2)
+    wanted = {
+        "model.onnx": Pace(batch=2000, piece=100, pair=1),
+        "packed.onnx": Pace(batch=4000, piece=70, pair=3),
+        "native.onnx": Pace(batch=3000, piece=60, pair=2),
+    }
     now = 0.0
 
     def take(microseconds: float) -> None:
@@ -352,52 +388,50 @@ def test_a_pace_is_what_an_engine_takes(bundle: Path, monkeypatch: pytest.Monkey
 
         def disturbed(self, microseconds: float) -> None:
             self.runs += 1
-            take(microseconds * (2 if self.runs % 4 == 0 else 1))
+            take(microseconds * (2 if self.runs % 5 == 0 else 1))
+
+        def counted(self, lengths: np.ndarray) -> tuple[int, int]:
+            """Pieces and pairs of a batch."""
+            rows = sorted(lengths.tolist())
+            if self.pace == wanted["model.onnx"]:
+                return len(rows) * rows[-1], len(rows) * rows[-1] ** 2
+            parts = in_parts(rows) if self.pace == wanted["packed.onnx"] else [[row] for row in rows]
+            return sum(rows), sum(len(part) * part[-1] ** 2 for part in parts if part)
 
         def run(self, names: object, feeds: dict[str, np.ndarray]) -> None:
-            places = feeds["input_ids"].size
-            pieces = places if self.pace == wanted["model.onnx"] else feeds["lengths"].sum()
-            pairs = (feeds["lengths"] ** 2).sum()
-            pace = self.pace
-            self.disturbed(pace.batch + pace.piece * pieces + pace.place * places + pace.pair * pairs)
+            pieces, pairs = self.counted(feeds["lengths"])
+            self.disturbed(self.pace.batch + self.pace.piece * pieces + self.pace.pair * pairs)
 
     class InStreams(Slow):
         """Two parts, each on half of the threads; it is done when the later one is."""
 
-        streams, run_queued = 2, staticmethod(list)
+        streams = 2
 
         def run_side_by_side(self, batches: list[tuple[object, dict[str, np.ndarray]]]) -> None:
-            parts = [(lengths.sum(), (lengths**2).sum()) for lengths in (feeds["lengths"] for _, feeds in batches)]
+            parts = [self.counted(feeds["lengths"]) for _, feeds in batches]
             taken = max(2 * self.pace.piece * pieces + 2 * self.pace.pair * pairs for pieces, pairs in parts)
             self.disturbed(self.pace.batch + taken)
-
-    class Queued(Slow):
-        """Two batches, each on half of the threads."""
-
-        streams, run_queued = 2, staticmethod(list)
-
-        def run_side_by_side(self, batches: list[tuple[object, dict[str, np.ndarray]]]) -> None:
-            assert len(batches) == self.streams
-            sizes = [feeds["input_ids"].size for _, feeds in batches]
-            self.disturbed(2 * (self.pace.batch + self.pace.piece * max(sizes)))
 
     def opened(name: str, path: Path, second: bool, native: bool, streams: bool) -> Slow:
         assert not second  # so small an encoder may be there several times
         assert native == (path.name == "native.onnx")
         take(70_000)
-        return (InStreams if native else Queued)(path.name) if streams else Slow(path.name)
+        return (InStreams if streams else Slow)(path.name)
 
     monkeypatch.setattr(exporters.pace, "open_engine", opened)
     monkeypatch.setattr(exporters.pace, "time", SimpleNamespace(perf_counter=lambda: now))
     card = open_bundle(bundle)
-    forms = ["padded", "packed", "native", "streams", "queued"]
+    forms = ["padded", "packed", "native", "packed-streams", "native-streams"]
     measured = exporters.pace.measure(exporters.pace.Graphs(bundle, card, "onnxruntime"), forms)
     assert [found.streams for found in measured.values()] == [1, 1, 1, 2, 2]
-    twice = Pace(batch=2 * wanted["model.onnx"].batch, piece=2 * wanted["model.onnx"].piece)
-    for found, pace in zip(measured.values(), [*wanted.values(), wanted["native.onnx"], twice], strict=True):
+    for form, found in measured.items():
+        pace = dict(zip(("padded", "packed", "native"), wanted.values(), strict=True))[form.removesuffix("-streams")]
         assert found.opening == 70_000
-        for part in ("batch", "piece", "place", "pair"):
-            assert getattr(found, part) == pytest.approx(getattr(pace, part), abs=1e-3)
+        for part in ("batch", "piece", "pair"):
+            assert getattr(found, part) == pytest.approx(getattr(pace, part), rel=0.005), (
+                form,
+                part,
+            )  # parts have other parts
 
 
 def test_a_pace_has_the_least_relative_errors(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -406,8 +440,9 @@ def test_a_pace_has_the_least_relative_errors(bundle: Path, monkeypatch: pytest.
 
     def run(names: object, feeds: dict[str, np.ndarray]) -> None:
         nonlocal now
-        runs.append((feeds["input_ids"].size, feeds["input_ids"].size ** 1.3))
-        now += runs[-1][1] / 1e6
+        rows, longest = feeds["input_ids"].shape
+        runs.append((rows * longest, rows * longest**2, (rows * longest) ** 1.3))
+        now += runs[-1][-1] / 1e6
 
     engine = SimpleNamespace(keep=lambda tensors: None, run=run)
     monkeypatch.setattr(exporters.pace, "open_engine", lambda *_, **__: engine)
@@ -415,8 +450,11 @@ def test_a_pace_has_the_least_relative_errors(bundle: Path, monkeypatch: pytest.
     graphs = exporters.pace.Graphs(bundle, open_bundle(bundle), "onnxruntime")
     pace = exporters.pace.measure(graphs, ["padded"])["padded"]
 
-    def error(batch: float, piece: float) -> float:
-        return sum(((batch + piece * places) / taken - 1) ** 2 for places, taken in runs)
+    def error(batch: float, piece: float, pair: float) -> float:
+        return sum(((batch + piece * places + pair * pairs) / taken - 1) ** 2 for places, pairs, taken in runs)
 
-    others = [(0.01, pace.piece), (pace.batch, 0.99 * pace.piece), (pace.batch, 1.01 * pace.piece)]
-    assert pace.batch == 0 and error(pace.batch, pace.piece) < min(error(*other) for other in others)
+    found = pace.batch, pace.piece, pace.pair
+    moved = [[value * by if part == place else value for part, value in enumerate(found)]
+             for place in range(3) for by in (0.99, 1.01)]  # fmt: skip
+    others = [(0.01, *found[1:]), (*found[:2], pace.pair + 1e-4), *(other for other in moved if tuple(other) != found)]
+    assert pace.batch == 0 and error(*found) < min(error(*other) for other in others)

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.errors import PolypromptError
-from exporters.engines.interface import Engine, EngineCard, run_queued, run_side_by_side, streams_of
+from exporters.engines.interface import Engine, EngineCard, run_side_by_side, streams_of
 from exporters.operator import onnxruntime_library, openvino_extension
 
 __all__ = [
@@ -19,7 +19,6 @@ __all__ = [
     "has_streams",
     "installed",
     "open_engine",
-    "run_queued",
     "run_side_by_side",
     "streams_of",
 ]

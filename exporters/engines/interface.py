@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
@@ -73,11 +73,6 @@ class Streams(Protocol):
     def run_side_by_side(self, batches: Sequence[Batch]) -> list[dict[str, NDArray[Any]]]:
         """What `Engine.run` gives for each of at most so many batches."""
 
-    def run_queued(self, batches: Iterable[Batch]) -> Iterator[dict[str, NDArray[Any]]]:
-        """What `Engine.run` gives for each of any number of batches, in their order, for good; a stream that is done
-        takes the next one.
-        """
-
 
 def streams_of(engine: Engine) -> int:
     """How many batches an engine computes side by side."""
@@ -90,10 +85,3 @@ def run_side_by_side(engine: Engine, batches: Sequence[Batch]) -> list[dict[str,
         return engine.run_side_by_side(batches)
     (only,) = batches
     return [engine.run(*only)]
-
-
-def run_queued(engine: Engine, batches: Iterable[Batch]) -> Iterator[dict[str, NDArray[Any]]]:
-    """What an engine gives for each of some batches, in as many streams as it has."""
-    if isinstance(engine, Streams):
-        return engine.run_queued(batches)
-    return (engine.run(*batch) for batch in batches)

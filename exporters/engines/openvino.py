@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Collection, Sequence
 from functools import cache
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 import ml_dtypes
@@ -147,31 +144,6 @@ class OpenVino:
             {name: request.get_tensor(name).data for name in names}
             for request, (names, _) in zip(requests, batches, strict=True)
         ]
-
-    def run_queued(self, batches: Iterable[Batch]) -> Iterator[dict[str, NDArray[Any]]]:
-        """See `Streams`."""
-        idle: SimpleQueue[openvino.InferRequest] = SimpleQueue()
-        for request in self._requests(self.streams):
-            idle.put(request)
-
-        def compute(names: Collection[str], feeds: Arrays) -> dict[str, NDArray[Any]]:
-            request = idle.get()
-            try:
-                request.start_async(self._fed(feeds), share_inputs=True)
-                if failure := _failure(request):
-                    raise failure
-                return {name: request.get_tensor(name).data.copy() for name in names}
-            finally:
-                idle.put(request)
-
-        with ThreadPoolExecutor(self.streams) as pool:
-            waiting: deque[Future[dict[str, NDArray[Any]]]] = deque()
-            for batch in batches:
-                waiting.append(pool.submit(compute, *batch))
-                if len(waiting) > 2 * self.streams:  # so few that batches need not be there all at once
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
 
     def _fed(self, feeds: Arrays) -> dict[str, Any]:
         """Those of some arrays that the graph reads, as it takes them."""

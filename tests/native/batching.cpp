@@ -23,20 +23,27 @@ namespace {
 }
 
 struct Sizes {
-    double places = 0, pieces = 0, pairs = 0;
-    Sizes(const std::vector<size_t>& lengths, size_t begin, size_t end) : places(double((end - begin) * lengths[end - 1])) {
+    double longest, places, pieces = 0, pairs = 0, pairs_in_parts = 0;
+    Sizes(const std::vector<size_t>& lengths, size_t begin, size_t end) : longest(double(lengths[end - 1])), places(double(end - begin) * longest) {
         for (size_t row = begin; row < end; ++row) pieces += double(lengths[row]), pairs += double(lengths[row] * lengths[row]);
+        // Attention of a packed batch: rows up to a third of the longest, up to two thirds, and longer ones.
+        for (double part = 1; part <= 3; ++part) {
+            double rows = 0, most = 0;
+            for (size_t row = begin; row < end; ++row)
+                if (const double length = double(lengths[row]); std::ceil(3 * length / longest) == part) ++rows, most = length;
+            pairs_in_parts += rows * most * most;
+        }
     }
 };
 
 // What neighbouring rows take in a form, in as many batches as they fill.
 double cost(const Sizes& sizes, Form form, const Pace& pace, double most) {
     switch (form) {
-        case Form::padded: return pace.batch * std::ceil(sizes.places / most) + (pace.piece + pace.place) * sizes.places;
+        case Form::padded: return pace.batch * std::ceil(sizes.places / most) + pace.piece * sizes.places + pace.pair * sizes.places * sizes.longest;
         case Form::native: return pace.batch * std::ceil(sizes.pieces / most) + pace.piece * sizes.pieces + pace.pair * sizes.pairs;
         default:
             if (sizes.pieces == sizes.places) return std::numeric_limits<double>::infinity();
-            return pace.batch * std::ceil(sizes.places / most) + pace.piece * sizes.pieces + pace.place * sizes.places;
+            return pace.batch * std::ceil(sizes.places / most) + pace.piece * sizes.pieces + pace.pair * sizes.pairs_in_parts;
     }
 }
 
@@ -62,10 +69,7 @@ void attempt(std::mt19937& draw) {
     std::map<Form, Pace> paces;
     const unsigned forms = 1 + draw() % 7;
     for (const Form form : {Form::padded, Form::packed, Form::native})
-        if (forms >> int(form) & 1) {
-            const bool of_places = form != Form::native;
-            paces[form] = {0, double(draw() % 100), (1 + draw() % 20) / 8.0, of_places * (draw() % 8) / 16.0, !of_places * (draw() % 8) / 64.0};
-        }
+        if (forms >> int(form) & 1) paces[form] = {0, double(draw() % 100), (1 + draw() % 20) / 8.0, (draw() % 8) / 64.0};
     if (forms == 1u << int(Form::packed)) paces[Form::padded] = Pace();  // rows of one length are not packed
     const Plan found = plan(lengths, most, paces);
 
@@ -103,7 +107,7 @@ void attempt(std::mt19937& draw) {
 void check_parts() {
     std::vector<size_t> lengths(12, 10);
     lengths.push_back(20);
-    const Pace slow{0, 10000, 1, 0, 0};
+    const Pace slow{0, 10000, 1, 0};
     for (const Batch& batch : plan(lengths, 60, {{Form::padded, slow}, {Form::packed, Pace()}, {Form::native, slow}}).batches) {
         const Form wanted = lengths[batch.begin] == lengths[batch.end - 1] ? Form::padded : Form::packed;
         if (batch.form != wanted) fail("a part's form", double(batch.form), double(wanted));

@@ -15,7 +15,7 @@ from benchmarks.records import Example
 from benchmarks.registry import find_task
 from benchmarks.results import write_model
 from benchmarks.task import Kind, TaskCard
-from exporters.batching import ASSUMED, SIDE_BY_SIDE, Form, Pace, Plan, plan, shares
+from exporters.batching import ASSUMED, GRAPHS, Form, Pace, Plan, plan, shares
 from exporters.bundle import CARD, BundleCard, Parity, write_bundle
 from exporters.calibrate import calibrate
 from exporters.engines import (
@@ -24,7 +24,6 @@ from exporters.engines import (
     has_operator,
     installed,
     open_engine,
-    run_queued,
     run_side_by_side,
     streams_of,
 )
@@ -117,19 +116,17 @@ class Exported:
             engine.keep(tensors)
             self.engines[form] = engine
             self.paces[form] = report.pace or ASSUMED
-            if report.queued:
-                self.engines["queued"] = open_engine(name, folder / file, second=True, streams=True)
-                self.engines["queued"].keep(tensors)
-                self.paces["queued"] = report.queued
             if report.streams:
-                engine = open_engine(name, folder / file, second=True, native=True, streams=True)
+                beside = next(beside for beside, graph in GRAPHS.items() if graph == form)
+                engine = open_engine(name, folder / file, second=True, native=form == "native", streams=True)
                 engine.keep(tensors)
-                self.engines["streams"], self.paces["streams"] = engine, report.streams
+                self.engines[beside], self.paces[beside] = engine, report.streams
 
     def run(self, form: Form, ids: Ints, lengths: Ints, tasks: Ints) -> Any:
         """Logits, [rows, labels], of each part of a batch that is computed side by side with the others."""
-        if form == "native" and len(ids) > 1:  # in parts side by side where that can be done
-            form = "streams" if "streams" in self.engines else form
+        beside = next((beside for beside, graph in GRAPHS.items() if graph == form), form)
+        if len(ids) > 1 and beside in self.engines:  # in parts side by side where that can be done
+            form = beside
         engine = self.engines[form]
         streams = streams_of(engine)
         parts: list[Any] = shares(lengths.tolist(), streams) if streams > 1 else [slice(None)]
@@ -139,16 +136,12 @@ class Exported:
         """As a session cuts rows of ascending length: into batches of these forms; of those that it uses, if none is
         named.
         """
-        used = [form for form in self.paces if form != "queued" or "native" not in self.paces]
+        used = [form for form in self.paces if form != "packed-streams" or "native" not in self.paces]
         paces = {form: self.paces[form] for form in forms or used}
         return plan(lengths.tolist(), TOKENS_A_BATCH, paces)
 
     def in_parts(self, parts: Plan, ids: Ints, lengths: Ints, tasks: Ints) -> None:
         """Compute a plan."""
-        if {form for _, form in parts.batches} == {"queued"}:
-            asked = (_asked(ids[rows], lengths[rows], tasks[rows]) for rows, _ in parts.batches)
-            list(run_queued(self.engines["queued"], asked))
-            return
         for rows, form in parts.batches:
             self.run(form, ids[rows], lengths[rows], tasks[rows])
 
@@ -158,10 +151,10 @@ class Exported:
         """
         given = ids, lengths, tasks
         plans = {"sorted": self.plan(lengths, "padded"), "as in a session": self.plan(lengths)}
-        standard: list[Form] = [form for form in ("padded", "packed", "queued") if form in self.engines]
+        standard: list[Form] = [form for form in ("padded", "packed", "packed-streams") if form in self.engines]
         if len(standard) > 1:
             plans["chosen"] = self.plan(lengths, *standard)
-        forms = self.engines.keys() - SIDE_BY_SIDE
+        forms = self.engines.keys() - GRAPHS.keys()
         found: dict[str, Callable[[], Any]] = {form: partial(self.run, form, *given) for form in forms}
         return found | {name: partial(self.in_parts, parts, *given) for name, parts in plans.items()}
 

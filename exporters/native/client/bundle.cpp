@@ -91,7 +91,7 @@ Card::Measured read_measured(const Json& report) {
     if (there == nullptr || there->is(Json::Kind::null)) return found;
     const Json& from = report.at("pace", Json::Kind::object);
     const auto number = [&](const char* name) { return from.find(name) == nullptr ? 0 : from.at(name, Json::Kind::number).number; };
-    found.pace = Pace{number("opening"), from.at("batch", Json::Kind::number).number, from.at("piece", Json::Kind::number).number, number("place"), number("pair")};
+    found.pace = Pace{number("opening"), from.at("batch", Json::Kind::number).number, from.at("piece", Json::Kind::number).number, number("pair")};
     return found;
 }
 
@@ -193,7 +193,7 @@ std::filesystem::path Bundle::model(const std::string& engine, Form form) const 
     const bool ranges = engine.rfind("openvino", 0) == 0 && card.files.count("openvino.onnx") != 0;
     std::string name = ranges ? "openvino.onnx" : "model.onnx";
     if (form == Form::native) name = ranges ? "openvino-native.onnx" : "native.onnx";
-    if (form == Form::packed) name = ranges ? "" : "packed.onnx";
+    if (form == Form::packed) name = ranges ? "openvino-packed.onnx" : "packed.onnx";
     return card.files.count(name) != 0 ? folder / name : std::filesystem::path();
 }
 

@@ -42,7 +42,7 @@ enum class Form { padded, packed, native };
 
 // Microseconds, see exporters.batching.Pace.
 struct Pace {
-    double opening = 0, batch = 100, piece = 1, place = 0, pair = 0;
+    double opening = 0, batch = 100, piece = 1, pair = 0;
 };
 
 struct StoredFile {

@@ -1,0 +1,46 @@
+"""Graphs whose rows are without padding from the embeddings on: real pieces, one behind the other."""
+
+from __future__ import annotations
+
+from exporters.graph import Rows, Writer
+
+
+class Pieces(Writer):
+    """States behind the embeddings are [pieces, hidden]."""
+
+    places_of_pieces, stands = "pieces.places", "pieces.stands"
+    """Of each real piece its place among the padded ones, and in its row, [pieces]."""
+
+    def lower_layers(self) -> Rows:
+        """See `Writer`."""
+        longest = self.node("Shape", ["input_ids"], start=1, end=2)
+        real = self.node("Less", [self.numbers(longest), self.column("lengths")])
+        self.true_places([real], self.places_of_pieces)
+        self.node("Mod", [self.places_of_pieces, longest], self.stands)
+        return super().lower_layers()
+
+    def taken(self, places: str) -> str:
+        """See `Writer`; [pieces]."""
+        return self.node("Gather", [self.node("Reshape", [places, self.integers([-1])]), self.places_of_pieces])
+
+    def along(self, row: str) -> str:
+        """See `Writer`; [pieces, width]."""
+        return self.node("Gather", [row, self.stands])
+
+    def column(self, name: str) -> str:
+        """[rows, 1] of [rows]"""
+        return self.node("Unsqueeze", [name, self.integers([1])])
+
+    def numbers(self, longest: str) -> str:
+        """The places of a row, [seq].
+
+        Args:
+            longest: so many, [1].
+        """
+        return self.node("Range", [self.integers(0), self.node("Squeeze", [longest]), self.integers(1)])
+
+    def true_places(self, truths: list[str], name: str | None = None) -> str:
+        """Of some tensors, one behind the other, the places that are true, counted row by row, [true places]."""
+        flat = [self.node("Reshape", [truth, self.integers([-1])]) for truth in truths]
+        truth = flat[0] if len(flat) == 1 else self.node("Concat", flat, axis=0)
+        return self.node("Squeeze", [self.node("NonZero", [truth]), self.integers([0])], name)
