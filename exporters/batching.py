@@ -87,7 +87,7 @@ def plan(lengths: Sequence[int], most: int, paces: Mapping[Form, Pace]) -> Plan:
 
     Args:
         lengths: of the rows, ascending.
-        most: places of a batch if it has more than one row; in the native form pieces.
+        most: pieces of a batch if it has more than one row; in the padded form places.
         paces: what each form takes that there is; one that is not the packed one at least.
     """
     sizes = Sizes(lengths)
@@ -107,10 +107,10 @@ def plan(lengths: Sequence[int], most: int, paces: Mapping[Form, Pace]) -> Plan:
     names = list(paces)
     for begin, end in zip(cuts[:0:-1], cuts[-2::-1], strict=True):
         first, last, form = int(ends[begin]), int(ends[end]), names[forms[end]]
-        if form in COMPILED:
-            parts = _filled(np.asarray(lengths[first:last], np.int64), most, first)
-        else:
+        if form == "padded":
             parts = _parts(first, last, max(1, most // max(1, int(longest[end - 1]))))
+        else:
+            parts = _filled(np.asarray(lengths[first:last], np.int64), most, first)
         flat = next((name for name in names if name != "packed"), form)  # for parts of a batch that have no padding
         found += [Batch(part, flat if form == "packed" and _even(lengths, part) else form) for part in parts]
     return Plan(found, float(cost[-1]))
@@ -189,10 +189,8 @@ def side_by_side(whole: Ints | int, streams: int, longest: int) -> Ints:
 def _taken(form: Form, pace: Pace, sizes: Sizes, end: int, most: int) -> NDArray[np.float64]:
     """What the batches of `Sizes.of` take, infinite where the form is not for them."""
     pieces, pairs = sizes.of(form, end, pace.streams)
-    places = sizes.places(end)
-    filled = sizes.of("native", end)[0] if form in COMPILED else places
-    taken = pace.batch * np.ceil(filled / most) + pace.piece * pieces + pace.pair * pairs
-    return np.where(pieces < places, taken, np.inf) if form == "packed" else taken
+    taken = pace.batch * np.ceil(sizes.of(form, end)[0] / most) + pace.piece * pieces + pace.pair * pairs
+    return np.where(pieces < sizes.places(end), taken, np.inf) if form == "packed" else taken
 
 
 def _even(lengths: Sequence[int], rows: slice) -> bool:

@@ -47,6 +47,7 @@ from exporters.engines import (
     has_streams,
     installed,
     open_engine,
+    pieces_a_batch,
     run_side_by_side,
     streams_of,
 )
@@ -57,9 +58,6 @@ Floats = NDArray[np.float32]
 
 PREDICATE = "B-V"
 """The predicate's own tag: a task that has it asks about a marked word."""
-
-TOKENS_A_BATCH = 4096
-"""Pieces of a batch, padding included: enough for a full load of the processor, little enough to stay in its caches."""
 
 Place = tuple[str, str]
 """Task and language of some rows; "" for a language that is not known."""
@@ -166,6 +164,7 @@ class Session:
             self._name = fastest(self._card, provider) if engine == AUTO else engine
             first = next(iter(self._usable(self._card)))
             self._engines[first] = self._engine = self._opened(first)
+        self._most = pieces_a_batch(self._name, provider)
         self.batches: Counter[Form] = Counter()
         as_it_is(bundle, self._take)
 
@@ -315,12 +314,12 @@ class Session:
 
     def _plan(self, lengths: Sequence[int]) -> list[Batch]:
         """Batches of rows of ascending length."""
-        best = plan(lengths, TOKENS_A_BATCH, self._paces)
+        best = plan(lengths, self._most, self._paces)
         new = {batch.form for batch in best.batches} - self._engines.keys()
         open_ = {form: pace for form, pace in self._paces.items() if form in self._engines}
         if not new or not open_:
             return best.batches
-        without = plan(lengths, TOKENS_A_BATCH, open_)
+        without = plan(lengths, self._most, open_)
         self._missed += without.cost - best.cost
         return without.batches if self._missed < sum(self._paces[form].opening for form in new) else best.batches
 

@@ -260,7 +260,7 @@ def error(values: np.ndarray, low: float, high: float) -> float:
 
 def test_ranges_are_those_of_real_pieces_in_all_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the states themselves, seen in each batch: no other end that is tried loses less."""
-    monkeypatch.setattr(exporters.session, "TOKENS_A_BATCH", 40)
+    monkeypatch.setattr(exporters.session, "pieces_a_batch", lambda *_: 40)
     model, folder = tiny_prompted(), tmp_path / "b"
     folder.mkdir()
     graph, rows = in_precision(graph_of(model), Precision.INT8), {("mood", ""): examples("mood")}

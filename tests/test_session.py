@@ -105,7 +105,7 @@ def test_mixed_tasks_come_back_in_order(session: Session, monkeypatch: pytest.Mo
              for card, example in zip(CARDS, row, strict=True)]  # fmt: skip
     alone = [session.predict(task, [example])[0] for task, example in pairs]
     same(session.predict_mixed(pairs), alone)
-    monkeypatch.setattr(exporters.session, "TOKENS_A_BATCH", 50)
+    monkeypatch.setattr(session, "_most", 50)
     same(session.predict_mixed(pairs), alone)
 
 

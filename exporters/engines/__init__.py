@@ -19,6 +19,7 @@ __all__ = [
     "has_streams",
     "installed",
     "open_engine",
+    "pieces_a_batch",
     "run_side_by_side",
     "streams_of",
 ]
@@ -54,6 +55,15 @@ def has_streams(name: str, threads: int | None = None) -> bool:
     from exporters.engines.openvino import STREAMS, cores
 
     return (threads or cores()) >= STREAMS
+
+
+def pieces_a_batch(name: str, provider: str = "cpu") -> int:
+    """How many pieces, padding included, a batch of several rows should have at most: enough for a full load.
+
+    What layers hand on should stay in a processor's caches, the more so in ONNX Runtime, which goes through it more
+    often; `python -m tests.speed.inference --only size` measures it.
+    """
+    return (1024 if name == ENGINES[0] else 2048) if provider == "cpu" else 4096
 
 
 def open_engine(

@@ -43,7 +43,7 @@ double cost(const Sizes& sizes, Form form, const Pace& pace, double most) {
         case Form::native: return pace.batch * std::ceil(sizes.pieces / most) + pace.piece * sizes.pieces + pace.pair * sizes.pairs;
         default:
             if (sizes.pieces == sizes.places) return std::numeric_limits<double>::infinity();
-            return pace.batch * std::ceil(sizes.places / most) + pace.piece * sizes.pieces + pace.pair * sizes.pairs_in_parts;
+            return pace.batch * std::ceil(sizes.pieces / most) + pace.piece * sizes.pieces + pace.pair * sizes.pairs_in_parts;
     }
 }
 
@@ -80,7 +80,7 @@ void attempt(std::mt19937& draw) {
         next = batch.end;
         if (paces.count(batch.form) == 0) fail("a form that is not there", double(batch.form), 0);
         const Sizes sizes(lengths, batch.begin, batch.end);
-        const double size = batch.form == Form::native ? sizes.pieces : sizes.places;
+        const double size = batch.form == Form::padded ? sizes.places : sizes.pieces;
         if (batch.end - batch.begin > 1 && size > double(most)) fail("a batch is too large", size, double(most));
         done += cost(sizes, batch.form, paces.at(batch.form), double(most));
     }

@@ -24,6 +24,7 @@ from exporters.engines import (
     has_operator,
     installed,
     open_engine,
+    pieces_a_batch,
     run_side_by_side,
     streams_of,
 )
@@ -33,7 +34,7 @@ from exporters.native_form import build_native
 from exporters.pace import Graphs, paced
 from exporters.packed import build_packed
 from exporters.precision import Precision, in_precision
-from exporters.session import TOKENS_A_BATCH, graph_file
+from exporters.session import graph_file
 from harness.backbone import Backbone
 from harness.heads import Pooling
 from harness.model import PromptedModel
@@ -105,6 +106,7 @@ class Exported:
     def __init__(
         self, folder: Path, card: BundleCard, model: PromptedModel, tasks: Sequence[TaskCard], name: str
     ) -> None:
+        self._most = pieces_a_batch(name)
         self.engines: dict[Form, Engine] = {}
         self.paces: dict[Form, Pace] = {}
         tensors = tensors_of(model, list(tasks))
@@ -138,7 +140,7 @@ class Exported:
         """
         used = [form for form in self.paces if form != "packed-streams" or "native" not in self.paces]
         paces = {form: self.paces[form] for form in forms or used}
-        return plan(lengths.tolist(), TOKENS_A_BATCH, paces)
+        return plan(lengths.tolist(), self._most, paces)
 
     def in_parts(self, parts: Plan, ids: Ints, lengths: Ints, tasks: Ints) -> None:
         """Compute a plan."""
@@ -146,8 +148,9 @@ class Exported:
             self.run(form, ids[rows], lengths[rows], tasks[rows])
 
     def ways(self, ids: Ints, lengths: Ints, tasks: Ints) -> dict[str, Callable[[], Any]]:
-        """Ways to compute rows of ascending length: in one batch, by form; in padded batches (sorted); in
-        what costs least without the compiled operator (chosen), or of all forms, as in a session.
+        """Ways to compute rows of ascending length: in one batch, by form, but in the native form in as many as a
+        session makes; in padded batches (sorted); in what costs least without the compiled operator (chosen), or of all
+        forms, as in a session.
         """
         given = ids, lengths, tasks
         plans = {"sorted": self.plan(lengths, "padded"), "as in a session": self.plan(lengths)}
@@ -155,6 +158,9 @@ class Exported:
         if len(standard) > 1:
             plans["chosen"] = self.plan(lengths, *standard)
         forms = self.engines.keys() - GRAPHS.keys()
+        native: list[Form] = [form for form in ("native", "native-streams") if form in self.engines]
+        if native:
+            plans["native"] = self.plan(lengths, *native)
         found: dict[str, Callable[[], Any]] = {form: partial(self.run, form, *given) for form in forms}
         return found | {name: partial(self.in_parts, parts, *given) for name, parts in plans.items()}
 

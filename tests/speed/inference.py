@@ -11,6 +11,8 @@ form; sorted into padded batches; in what costs least without the operator (chos
 it, which takes of all forms what costs the engine least.
 mixed: rows of 16 tasks in one batch, beside the same rows of one task.
 cost of a prompt: beside the same graph without one, over what it costs by arithmetic, slots / (6 hidden + pieces).
+size: rows of one length in batches of fewer and more pieces than a session's (`exporters.engines.pieces_a_batch`), by
+form: what pieces take in its batches, over what they take in these.
 limit: time that the needed products take at the speed that the processor has for them in bf16, or in fp32 where it has
 no bf16; int8 may be faster.
 """
@@ -36,7 +38,7 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 from benchmarks.errors import PolypromptError, run_command
-from exporters.engines import installed
+from exporters.engines import installed, pieces_a_batch
 from harness.backbone import Backbone, load_backbone
 from harness.screen import Screen
 from tests.speed import optimum
@@ -187,6 +189,27 @@ class Bench:
                 found[f"{title}, cost of a prompt : its arithmetic"] = Spread(*parts)
         return found
 
+    def size(self, pieces: int, seconds: float) -> dict[str, Spread]:
+        """Batches of other sizes beside those of a session."""
+        found = {}
+        for name, mine in self.ours.items():
+            most = pieces_a_batch(name.split()[0])
+            sizes = [most // 4, most // 2, most, 2 * most, 4 * most]
+            for form in (form for form in ("padded", "native") if form in mine.engines):
+                rows = {size: max(size // pieces, 1) for size in sizes}
+                batches = {size: (self._pieces(count, pieces), np.full(count, pieces)) for size, count in rows.items()}
+                ways = {
+                    str(size): timed(partial(mine.run, form, *batch, np.zeros(rows[size], np.int64)))
+                    for size, batch in batches.items()
+                }
+                times = interleave(ways, seconds, least=5)
+                for size in sizes:
+                    share = rows[size] / rows[most]
+                    one = ratios(times[str(most)], times[str(size)])
+                    title = f"rows of {pieces}, ours, {name}, {form}, {size} pieces : {most}"
+                    found[title] = Spread(*(share * value for value in (one.value, one.low, one.high)))
+        return found
+
     def ragged(self, rows: int, seconds: float) -> dict[str, Spread]:
         """A batch of rows of different lengths: as in a session, and in other ways, beside one padded batch."""
         longest, share = RAGGED
@@ -206,7 +229,7 @@ def main() -> int:
     """The program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one encoder, two shapes")
-    parser.add_argument("--only", choices=("equal", "mixed", "ragged"), help="a part alone")
+    parser.add_argument("--only", choices=("equal", "mixed", "ragged", "size"), help="a part alone")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--compile", action="store_true", help="with torch.compile, which takes a minute a shape")
     arguments = parser.parse_args()
@@ -225,6 +248,9 @@ def main() -> int:
             for rows, pieces in QUICK if arguments.only in (None, "mixed") else ():
                 screen.say(f"{name}: mixed tasks, {rows}x{pieces}")
                 results |= bench.mixed(rows, pieces, seconds / 3)
+            for pieces in (64, 256) if arguments.only == "size" else ():
+                screen.say(f"{name}: batches of several sizes, rows of {pieces}")
+                results |= bench.size(pieces, seconds / 3)
             if arguments.only in (None, "ragged"):
                 screen.say(f"{name}: rows of different lengths")
                 results |= bench.ragged(32, seconds / 3)

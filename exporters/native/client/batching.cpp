@@ -47,7 +47,7 @@ struct Sizes {
         if (form == Form::padded) return pace.batch * std::ceil(padded / most) + (pace.piece + pace.pair * double(longest[end - 1])) * padded;
         if (form == Form::native) return pace.batch * std::ceil(real / most) + pace.piece * real + pace.pair * (pairs[end] - pairs[begin]);
         if (real >= padded) return std::numeric_limits<double>::infinity();
-        return pace.batch * std::ceil(padded / most) + pace.piece * real + pace.pair * pairs_in_parts(begin, end);
+        return pace.batch * std::ceil(real / most) + pace.piece * real + pace.pair * pairs_in_parts(begin, end);
     }
 };
 
@@ -99,7 +99,7 @@ Plan plan(const std::vector<size_t>& lengths, size_t most, const std::map<Form, 
         const size_t first = ends[begins[end]], last = ends[end];
         const Form form = forms[end];
         const std::vector<size_t> cuts =
-            form == Form::native ? filled(lengths, first, last, most) : parts(first, last, std::max<size_t>(1, most / std::max<size_t>(1, longest[end - 1])));
+            form != Form::padded ? filled(lengths, first, last, most) : parts(first, last, std::max<size_t>(1, most / std::max<size_t>(1, longest[end - 1])));
         auto& mine = found.emplace_back();
         for (size_t i = 0; i + 1 < cuts.size(); ++i) {
             const bool even = lengths[cuts[i]] == lengths[cuts[i + 1] - 1];

@@ -19,7 +19,7 @@ struct Plan {
     double cost;  // microseconds
 };
 
-// lengths: ascending. most: places of a batch of several rows, in the native form pieces. paces: of each form that there
+// lengths: ascending. most: pieces of a batch of several rows, in the padded form places. paces: of each form that there
 // is; one that is not the packed one at least.
 Plan plan(const std::vector<size_t>& lengths, size_t most, const std::map<Form, Pace>& paces);
 

@@ -12,7 +12,8 @@
 namespace polyprompt {
 namespace {
 
-constexpr size_t tokens_a_batch = 4096;  // as in exporters.session
+// As exporters.engines.pieces_a_batch.
+size_t pieces_a_batch(const std::string& engine) { return engine == "onnxruntime" ? 1024 : 2048; }
 constexpr const char* predicate = "B-V";
 
 Tensor numbers(const std::vector<int64_t>& values, std::vector<int64_t> shape) {
@@ -103,7 +104,8 @@ Engine& Session::opened(Form form) {
 
 // A graph is opened when it would have saved as much time as that takes, as in exporters.session.
 std::vector<Batch> Session::batches(const std::vector<size_t>& lengths) {
-    const Plan best = plan(lengths, tokens_a_batch, paces_);
+    const size_t most = pieces_a_batch(name_);
+    const Plan best = plan(lengths, most, paces_);
     std::map<Form, Pace> open;
     for (const auto& [form, pace] : paces_)
         if (open_.count(form) != 0) open[form] = pace;
@@ -111,7 +113,7 @@ std::vector<Batch> Session::batches(const std::vector<size_t>& lengths) {
     for (const Batch& batch : best.batches)
         if (open_.count(batch.form) == 0) lacking.insert(batch.form);
     if (lacking.empty()) return best.batches;
-    const Plan without = plan(lengths, tokens_a_batch, open);
+    const Plan without = plan(lengths, most, open);
     missed_ += without.cost - best.cost;
     double opening = 0;
     for (const Form form : lacking) opening += paces_.at(form).opening;
