@@ -1,5 +1,6 @@
 """The packed graph against the padded one: the same answers from fewer pieces."""
 
+import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -290,6 +291,17 @@ def test_a_bundle_without_other_graphs_opens(bundle: Path) -> None:
     session.run(ROWS)
     assert session.forms == ("padded",)
     assert exporters.inspect.inspected(bundle)["forms"] == {"padded": list(parity)}
+
+
+def test_a_card_with_paces_of_an_earlier_version_is_read(bundle: Path) -> None:
+    about = json.loads((bundle / CARD).read_text())
+    for report in about["parity"].values():
+        report["pace"]["place"] = 1.0
+        report["queued"] = {"batch": 1.0, "piece": 1.0, "place": 1.0, "streams": 2}
+    (bundle / CARD).write_text(json.dumps(about))
+    session = Session(bundle, engine="onnxruntime")
+    session.run(ROWS)
+    assert session.forms == ("padded", "packed") and session.batches["packed"]
 
 
 def test_what_cannot_be_packed() -> None:
