@@ -181,7 +181,8 @@ class Manifest(BaseModel):
         thresholds: task with "no answer" -> language -> threshold, see `benchmarks.thresholds`.
         data: file relative to the data folder (or "generated:NAME") -> sha256 of the bytes that were read.
         limits: what was cut for time (`max_train`, `max_eval`, `max_steps`) -> number; empty when nothing was.
-        steps, examples_seen, train_seconds, evaluate_seconds: what training and evaluation took.
+        steps, examples_seen, train_seconds, evaluate_seconds: what training and evaluation took; None of seconds that
+            say nothing, since the run was stopped meanwhile or other work was beside it.
         train_memory: the most memory that training held, in MiB: of the GPU, or of the whole process; None: not known.
         interruptions: how often the run was continued from a checkpoint.
         inference: what computed evaluation and trunk; None: our own engine, without a choice.
@@ -212,8 +213,8 @@ class Manifest(BaseModel):
     limits: dict[str, int]
     steps: int
     examples_seen: int
-    train_seconds: float
-    evaluate_seconds: float
+    train_seconds: float | None
+    evaluate_seconds: float | None
     train_memory: int | None = None
     interruptions: int
     inference: InferenceCard | None = None

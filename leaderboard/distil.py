@@ -112,11 +112,12 @@ def gathered(sources: Iterable[Source]) -> list[list[Source]]:
     return list(groups.values())
 
 
-def distil(group: Sequence[Source], code: str, out: Path) -> Path:
+def distil(group: Sequence[Source], code: str, out: Path, seconds: bool = True) -> Path:
     """Write one published run.
 
     Args:
         group: of `gathered`. code: what its manifest says of the code. out: folder of runs.
+        seconds: say what training took.
 
     Returns:
         The folder; one that was there is replaced.
@@ -134,7 +135,7 @@ def distil(group: Sequence[Source], code: str, out: Path) -> Path:
         results = Results(run=name, method=first.method, backbone=first.backbone, seed=first.seed, records=records)
         write_atomic(aside / "config.toml", _settings(group))
         write_model(aside / "results.json", results)
-        write_model(aside / "manifest.json", _manifest(group, name, code, list(cards.values())))
+        write_model(aside / "manifest.json", _manifest(group, name, code, list(cards.values()), seconds))
         aside.chmod(0o755)
         if (out / name).exists():
             shutil.rmtree(out / name)
@@ -183,7 +184,7 @@ def _rounded(scores: dict[str, float]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in scores.items()}
 
 
-def _manifest(group: Sequence[Source], name: str, code: str, tasks: list[TaskCard]) -> Manifest:
+def _manifest(group: Sequence[Source], name: str, code: str, tasks: list[TaskCard], seconds: bool) -> Manifest:
     """What the runs used together: sums of what they took, means of what one of them trained."""
     parts = [source.manifest for source in group]
     first, several = parts[0], len(parts) > 1
@@ -211,12 +212,18 @@ def _manifest(group: Sequence[Source], name: str, code: str, tasks: list[TaskCar
             "data": dict(sorted(_joined(part.data for part in parts).items())),
             "steps": sum(part.steps for part in parts),
             "examples_seen": sum(part.examples_seen for part in parts),
-            "train_seconds": sum(part.train_seconds for part in parts),
-            "evaluate_seconds": sum(part.evaluate_seconds for part in parts),
+            "train_seconds": _sum(part.train_seconds for part in parts) if seconds else None,
+            "evaluate_seconds": _sum(part.evaluate_seconds for part in parts) if seconds else None,
             "train_memory": max(memory, default=None),
             "interruptions": sum(part.interruptions for part in parts),
         }
     )
+
+
+def _sum(parts: Iterable[float | None]) -> float | None:
+    """None where a part is not known."""
+    known = list(parts)
+    return None if None in known else sum(part for part in known if part is not None)
 
 
 def _prompt(of_one: str) -> str:
@@ -250,6 +257,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m leaderboard.distil", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS", help="run folders, or folders that hold them")
     parser.add_argument("--out", required=True, type=Path, help="folder of the published runs")
+    parser.add_argument("--no-seconds", action="store_true", help="leave out how long training took")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(arguments)
     folders = sorted({folder for path in options.runs for folder in run_folders(path)})
@@ -263,7 +271,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with bar("Publishing", len(groups)) as begin:
         for group in groups:
             begin(_name(group[0]))
-            written.append(distil(group, ", ".join(sorted(code[group[0].method])), options.out))
+            written.append(distil(group, ", ".join(sorted(code[group[0].method])), options.out, not options.no_seconds))
     if options.json:
         print(json.dumps([str(folder) for folder in written], indent=2))
     else:

@@ -29,12 +29,13 @@ def cost_of(seeds: Sequence[Run]) -> Cost:
         return Cost()
     memory = [one.train_memory for one in known if one.train_memory is not None]
     stored = [size for run in seeds if (size := _stored(run.folder)) is not None]
+    seconds = [one.train_seconds for one in known if one.train_seconds is not None]
     return Cost(
         parameters=known[0].backbone.parameters,
         trainable=known[0].trainable,
         share=known[0].share,
         stored_bytes=round(_mean(stored)) if stored else None,
-        train_seconds=_mean([one.train_seconds for one in known]),
+        train_seconds=_mean(seconds) if len(seconds) == len(known) else None,
         train_memory=round(_mean(memory)) if memory else None,
         latency=_latency(seeds[0].folder),
     )

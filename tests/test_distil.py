@@ -21,6 +21,7 @@ from benchmarks.results import Manifest, Results, read_model, read_predictions, 
 from benchmarks.scoring import chance, score
 from benchmarks.task import Kind, TaskCard
 from leaderboard import distil, summary
+from leaderboard.build import build
 from leaderboard.examples import Drilldown
 from leaderboard.runs import read_run
 from leaderboard.tables import make_board
@@ -115,6 +116,21 @@ def runs(tmp_path: Path) -> Path:
             tmp_path / "runs" / f"m-{seed}", [RTE, STSB], seed=seed, splits=SPLITS, config=config, trained=trained
         )
     return tmp_path / "runs"
+
+
+def test_seconds_that_say_nothing_are_left_out(runs: Path, tmp_path: Path) -> None:
+    """And then no page has any: not the rows', nor the runs'."""
+    out, site = tmp_path / "results", tmp_path / "site"
+    assert distil.main([str(runs), "--out", str(out), "--no-seconds"]) == 0
+    manifests = [read_model(path, Manifest) for path in out.glob("*/manifest.json")]
+    assert {(one.train_seconds, one.evaluate_seconds) for one in manifests} == {(None, None)} and len(manifests) == 6
+    assert all(row.cost.train_seconds is None for row in make_board([out]).rows.values())
+    report = build([out], site)
+    assert not report.complaints
+    page = (site / "runs" / manifests[0].run / "index.html").read_text(encoding="utf-8")
+    assert "steps," in page and "<dt>Evaluation</dt>" not in page and not re.search(r"examples, [\d.]+ s", page)
+    cell = r'<td class="cost" data-order="([^"]*)">([^<]*)</td>\s*<td>fp32'
+    assert set(re.findall(cell, (site / "runs.html").read_text(encoding="utf-8"))) == {("", "")}
 
 
 def test_a_method_is_one_run_of_all_its_tasks(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
