@@ -58,10 +58,10 @@ def has_streams(name: str, threads: int | None = None) -> bool:
 
 
 def pieces_a_batch(name: str, provider: str = "cpu") -> int:
-    """How many pieces, padding included, a batch of several rows should have at most: enough for a full load.
+    """How many pieces, in the padded form places, a batch of several rows has at most: enough for a full load.
 
     What layers hand on should stay in a processor's caches, the more so in ONNX Runtime, which goes through it more
-    often; `python -m tests.speed.inference --only size` measures it.
+    often; `python -m tests.speed.inference --only size` measures it. On CUDA nothing was measured.
     """
     return (1024 if name == ENGINES[0] else 2048) if provider == "cpu" else 4096
 
