@@ -152,7 +152,7 @@ class Writer(Nodes):
         """Rows that keep what enters the next layer, where heads read it."""
         if self.blueprint.head_layers is HeadLayers.LAST:
             return rows
-        return rows._replace(below=(*rows.below, self.padded(rows.states)))
+        return rows._replace(below=(*rows.below, rows.states))
 
     def outputs(self, rows: Rows) -> list[onnx.ValueInfoProto]:
         """The last layer, of each row what is read, and the heads."""
@@ -176,17 +176,15 @@ class Writer(Nodes):
         qkv, name = self.weights.layers[number].qkv, f"layer.{number}"
         first = Linear(qkv.weight[:, :hidden], qkv.bias[:hidden])
         rest = Linear(qkv.weight[:, hidden:], qkv.bias[hidden:])
-        rows, pair = self.leaving(rows, self.linear(f"{name}.key_value", rows.states, rest))
+        pair = self.split(self.linear(f"{name}.key_value", rows.states, rest), KEYS)
         chosen = [self.chosen("whole_rows", rows, pair)]
         if self.blueprint.pooling is Pooling.CLS:
-            chosen.append(self.chosen("sequence_rows", rows._replace(states=self.piece(rows)), pair))
+            chosen.append(self.chosen("sequence_rows", rows, pair, one=True))
         parts = [some for some, _ in chosen]
         states = [some.states for some in parts]
         queries = self.jointly(lambda piece: self.linear(f"{name}.query", piece, first), states)
         mixed = [
-            self.attention(
-                number, some, *self.places(some, number, number + 1), query, *self.split(keys, KEYS), mark, bool(mark)
-            )
+            self.attention(number, some, *self.places(some, number, number + 1), query, *keys, mark, bool(mark))
             for mark, (some, keys), query in zip(("", "read."), chosen, queries, strict=False)
         ]
         behind = self.jointly(lambda *pieces: self.behind_attention(number, *pieces), mixed, states)
@@ -213,11 +211,12 @@ class Writer(Nodes):
             for name, shape in zip(names, shapes, strict=True)
         ]
 
-    def chosen(self, name: str, rows: Rows, pair: str) -> tuple[Rows, str]:
+    def chosen(self, name: str, rows: Rows, pair: Sequence[str], one: bool = False) -> tuple[Rows, list[str]]:
         """Some of the rows and their keys and values; one row of one piece where none is asked for.
 
         Args:
-            name: of the input that says which. pair: keys and values of all, [rows, seq, 2 * hidden].
+            name: of the input that says which. pair: keys and values of all, both [rows, seq, hidden]. one: of the
+                states those of the piece that is read.
         """
         count = self.node("Shape", [self.given(name, [name.replace("_rows", "s")], TensorProto.INT64)])
         lacking = self.node("Sub", [self.integers([1]), self.node("Min", [count, self.integers([1])])])
@@ -227,17 +226,12 @@ class Writer(Nodes):
         if self.placement is not None and self.placement.layers is None:
             size = self.node("Add", [longest, self.slots()])
 
-        def taken(tensor: str, width: int) -> str:
-            some = self.node("Gather", [tensor, which])
-            some = self.node("Slice", [some, self.integers([0]), size, self.integers([1])])
-            return self.node("Reshape", [some, self.integers([0, 0, width])])  # Slice hides the width from inference
-
-        hidden = self.weights.hidden
-        states, pair = taken(rows.states, hidden), taken(pair, 2 * hidden)
-        below = tuple(taken(states, hidden) for states in rows.below) if name == "whole_rows" else ()
+        states = self.read_of(rows, which) if one else self.some(rows.states, which, size)
+        below = () if one else tuple(self.some(states, which, size) for states in rows.below)
+        keys = [self.some(states, which, size) for states in pair]
         lengths = self.node("Min", [self.node("Gather", ["lengths", which]), longest])
         prompt = None if rows.prompt is None else self.node("Gather", [rows.prompt, which])
-        return Rows(states, self.node("Gather", ["task_id", which]), lengths, prompt, longest, count, below), pair
+        return Rows(states, self.node("Gather", ["task_id", which]), lengths, prompt, longest, count, below), keys
 
     def layer(self, number: int, rows: Rows, place: Place | None) -> str:
         """One layer of the encoder but the last, [rows, seq, hidden].
@@ -249,13 +243,23 @@ class Writer(Nodes):
         mixed = self.attention(number, rows, place, *self.split(triple, ("query", *KEYS)))
         return self.behind_attention(number, mixed, rows.states)
 
-    def padded(self, states: str) -> str:
-        """Rows of pieces, [rows, seq, width], of what goes through a layer; here that is the same."""
-        return states
+    def some(self, states: str, which: str, size: str) -> str:
+        """Some rows of what goes through a layer, and the first pieces of them, [chosen, size, hidden].
 
-    def leaving(self, rows: Rows, pair: str) -> tuple[Rows, str]:
-        """Rows that enter the last layer, and its keys and values of all pieces, both in rows of pieces."""
-        return rows._replace(states=self.padded(rows.states)), self.padded(pair)
+        Args:
+            which: [chosen]. size: [1].
+        """
+        some = self.node("Slice", [self.node("Gather", [states, which]), self.integers([0]), size, self.integers([1])])
+        shape = self.integers([0, 0, self.weights.hidden])  # Slice hides the width from inference
+        return self.node("Reshape", [some, shape])
+
+    def read_of(self, rows: Rows, which: str) -> str:
+        """What `piece` is of some rows on their way, [chosen, 1, hidden].
+
+        Args:
+            which: [chosen].
+        """
+        return self.node("Gather", [self.piece(rows), which])
 
     def slots(self) -> str:
         """Length of the longest prompt that is given as vectors, [1]."""

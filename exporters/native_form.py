@@ -13,7 +13,7 @@ from exporters.operator import DOMAIN, NAME, VERSION
 from exporters.pieces import Pieces
 from exporters.weights import EncoderWeights, Linear
 from harness.anatomy import FAMILIES
-from harness.heads import HeadKind, Pooling
+from harness.heads import Pooling
 
 
 def can_be_native(blueprint: Blueprint, family: str) -> bool:
@@ -67,11 +67,10 @@ class _Native(Pieces):
         return self.node("Concat", [self.integers([0]), ends], name, axis=0)
 
     def layer(self, number: int, rows: Rows, place: Place | None) -> str:
-        """See `Writer`; [pieces, hidden]."""
-        triple = self.linear(f"layer.{number}.qkv", rows.states, self.weights.layers[number].qkv)
-        return self.behind_attention(
-            number, self.packed_attention(number, rows, triple, triple, self.starts), rows.states
-        )
+        """See `Writer`; [1, pieces, hidden]."""
+        triple = self.flat(self.linear(f"layer.{number}.qkv", rows.states, self.weights.layers[number].qkv))
+        mixed = self.packed_attention(number, rows, triple, triple, self.starts)
+        return self.behind_attention(number, self.stacked(mixed), rows.states)
 
     def packed_attention(self, number: int, rows: Rows, query: str, pair: str, starts: str) -> str:
         """Self-attention of one layer, [queries, hidden].
@@ -115,7 +114,8 @@ class _Native(Pieces):
         """See `Writer`. A row has as queries the piece that is read, if one is, and then all, if they are."""
         number, hidden = len(self.weights.layers) - 1, self.weights.hidden
         qkv, name = self.weights.layers[number].qkv, f"layer.{number}"
-        pair = self.linear(f"{name}.key_value", rows.states, Linear(qkv.weight[:, hidden:], qkv.bias[hidden:]))
+        rest = Linear(qkv.weight[:, hidden:], qkv.bias[hidden:])
+        pair = self.flat(self.linear(f"{name}.key_value", rows.states, rest))
         first = self.node("CumSum", ["lengths", self.integers(0)], exclusive=1)
         whole = self.asked("whole_rows")
         one = self.asked("sequence_rows") if self.blueprint.pooling is Pooling.CLS else None
@@ -131,10 +131,10 @@ class _Native(Pieces):
             pieces = self.node("Concat", [self.column(self.read_piece(rows, first)), pieces], axis=1)
         chosen = self.node("Gather", [self.node("Reshape", [pieces, self.integers([-1])]), self.true_places([asked])])
         starts = self.starts_of(counts, "native.query_starts")
-        states = self.node("Gather", [rows.states, chosen])
+        states = self.stacked(self.node("Gather", [self.flat(rows.states), chosen]))
         query = self.linear(f"{name}.query", states, Linear(qkv.weight[:, :hidden], qkv.bias[:hidden]))
-        mixed = self.packed_attention(number, rows, query, pair, starts)
-        states = self.behind_attention(number, mixed, states)
+        mixed = self.packed_attention(number, rows, self.flat(query), pair, starts)
+        states = self.flat(self.behind_attention(number, self.stacked(mixed), states))
 
         def chosen_rows(name: str, states: str) -> Rows:
             task, lengths = (self.node("Gather", [of, name]) for of in ("task_id", "lengths"))
@@ -152,7 +152,8 @@ class _Native(Pieces):
             place = self.node("Add", [self.column(begin), self.node("Min", [numbers, self.column(last)])])
             place = self.node("Unsqueeze", [place, self.integers([-1])])
             # GatherND, see below
-            whole = whole._replace(below=tuple(self.node("GatherND", [below, place]) for below in rows.below))
+            below = (self.node("GatherND", [self.flat(states), place]) for states in rows.below)
+            whole = whole._replace(below=tuple(below))
         found = [whole]
         if one is not None:
             place = self.node("Unsqueeze", [self.node("Gather", [starts, "sequence_rows"]), self.integers([1, 2])])
@@ -171,14 +172,3 @@ class _Native(Pieces):
         ones = helper.make_tensor("one", TensorProto.INT64, [1], [1])
         ones_ = self.node("ConstantOfShape", [self.node("Shape", [name])], value=ones)
         return self.node("ScatterElements", [none, name, ones_], axis=0)
-
-    def read_piece(self, rows: Rows, first: str) -> str:
-        """The piece that each row's task reads, [batch]: the first one or its mask.
-
-        Args:
-            first: of each row, [batch].
-        """
-        if self.blueprint.readout is not HeadKind.VERBALISER:
-            return first
-        last = self.node("Sub", ["lengths", self.integers([1])])
-        return self.node("Add", [first, self.node("Min", [self.of_task("read_position", rows.task), last])])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from onnx import TensorProto
@@ -50,40 +51,37 @@ class _Packed(Pieces):
     first_pieces, pieces_of_batch = "packed.first_pieces", "packed.pieces"
     """Of each row its first piece, [batch]; and `pieces` of all rows."""
 
-    cut: tuple[_Part, ...] = ()
-    """The parts of the batch, while states are packed."""
-
     def layers(self, rows: Rows) -> Rows:
         """See `Writer`."""
         self.node("CumSum", [rows.lengths, self.integers(0)], self.first_pieces, exclusive=1)
         self.pieces(rows, self.first_pieces, self.pieces_of_batch)
-        self.cut = self.parts_of(rows)
-        return super().layers(rows)
+        cut = self.parts_of(rows)
+        for number in range(len(self.weights.layers) - 1):
+            rows = self.entering(rows)._replace(states=self.packed_layer(number, rows, cut))
+        return rows
 
-    def leaving(self, rows: Rows, pair: str) -> tuple[Rows, str]:
-        """See `Writer`."""
-        found = super().leaving(rows, pair)
-        self.cut = ()
-        return found
-
-    def padded(self, states: str) -> str:
-        """See `Writer`; of [pieces, width]."""
-        return self.node("Gather", [states, self.pieces_of_batch])
-
-    def places(self, rows: Rows, begin: int, end: int) -> list[Place | None]:
-        """See `Writer`; parts have their own."""
-        return [None] * (end - begin) if self.cut else super().places(rows, begin, end)
-
-    def layer(self, number: int, rows: Rows, place: Place | None) -> str:
-        """See `Writer`; [pieces, hidden]."""
+    def packed_layer(self, number: int, rows: Rows, cut: Sequence[_Part]) -> str:
+        """One layer of the encoder but the last, [1, pieces, hidden]."""
         triple = self.linear(f"layer.{number}.qkv", rows.states, self.weights.layers[number].qkv)
+        flat = [self.flat(states) for states in self.split(triple, ("query", *KEYS))]
         shape, found = self.integers([-1, self.weights.hidden]), []
-        for count, part in enumerate(self.cut):
-            states = self.split(self.node("Gather", [triple, part.pieces]), ("query", *KEYS))
+        for count, part in enumerate(cut):
+            states = [self.node("Gather", [states, part.pieces]) for states in flat]
             mixed = self.attention(number, part.rows, part.places[number], *states, f"part.{count}.")
             found.append(self.node("Reshape", [mixed, shape]))
         mixed = self.node("Gather", [self.node("Concat", found, axis=0), self.places_in_parts])
-        return self.behind_attention(number, mixed, rows.states)
+        return self.behind_attention(number, self.stacked(mixed), rows.states)
+
+    def some(self, states: str, which: str, size: str) -> str:
+        """See `Writer`."""
+        pieces = self.node("Gather", [self.pieces_of_batch, which])
+        pieces = self.node("Slice", [pieces, self.integers([0]), size, self.integers([1])])
+        return self.node("Gather", [self.flat(states), pieces])
+
+    def read_of(self, rows: Rows, which: str) -> str:
+        """See `Writer`."""
+        pieces = self.node("Gather", [self.read_piece(rows, self.first_pieces), which])
+        return self.node("Gather", [self.flat(rows.states), self.column(pieces)])
 
     def parts_of(self, rows: Rows) -> tuple[_Part, ...]:
         """The parts of a batch. In place of one without rows is a row of one piece, which nothing reads."""

@@ -36,14 +36,35 @@ def _divide(split: Node) -> None:
     product = None if add is None else _source(add, 0, "MatMul")
     if add is None or product is None or len(add.output(0).get_target_inputs()) > 1:
         return
-    weight, bias = _source(product, 1, "Constant"), _source(add, 1, "Constant")
-    if weight is None or bias is None or weight.get_output_element_type(0) != openvino.Type.f32:
+    if any(product.get_attributes().values()):  # one side is transposed
         return
-    parts = len(split.outputs())
-    weights, biases = (np.split(constant.data, parts, axis=-1) for constant in (weight, bias))
+    weights, biases = (_columns(node.input_value(1), len(split.outputs())) for node in (product, add))
+    if not weights or not biases:
+        return
     for output, columns, shift in zip(split.outputs(), weights, biases, strict=True):
-        found = operators.matmul(product.input_value(0), operators.constant(columns), False, False)
-        _replace(output, operators.add(found, operators.constant(shift)).output(0))
+        found = operators.matmul(product.input_value(0), columns, False, False)
+        _replace(output, operators.add(found, shift).output(0))
+
+
+def _columns(values: Output, parts: int) -> list[Output]:
+    """A constant row or matrix in parts along its last axis, and where it is quantised by columns, what is made of it.
+
+    Returns:
+        The parts; nothing where it is made of something else.
+    """
+    node, kind = values.get_node(), values.get_element_type()
+    match node.get_type_name():
+        case "Constant" if (shape := values.get_shape()) and shape[-1] % parts == 0:
+            return [operators.constant(part).output(0) for part in np.split(node.data, parts, axis=-1)]
+        case "Convert":
+            return [operators.convert(part, kind).output(0) for part in _columns(node.input_value(0), parts)]
+        case "Multiply":
+            pairs = zip(*(_columns(source, parts) for source in node.input_values()), strict=False)
+            return [operators.multiply(*pair).output(0) for pair in pairs]
+        case "Reshape" if (scales := _source(node, 0, "Constant")) and len(scales.get_output_shape(0)) == 1:
+            row = operators.constant([1, -1])
+            return [operators.reshape(part, row, False).output(0) for part in _columns(scales.output(0), parts)]
+    return []
 
 
 def _without_search(select: Node) -> None:
