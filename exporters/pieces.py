@@ -9,7 +9,7 @@ from harness.heads import HeadKind
 class Pieces(Writer):
     """States behind the embeddings are [1, pieces, hidden].
 
-    The first axis is for OpenVINO, which quantises a stack of one matrix four times as fast as a matrix.
+    The first axis is for OpenVINO, which takes much longer to quantise a matrix than a stack of one.
     """
 
     places_of_pieces, stands = "pieces.places", "pieces.stands"
