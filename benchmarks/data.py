@@ -18,6 +18,9 @@ Files = Mapping[str, Sequence[str]]
 """Files that replace official ones: "task.split", e.g. "xquad.train" -> paths, relative to the data folder or absolute;
 "{language}" in a path stands for the language."""
 
+SKIP = "--skip-missing goes on without it."
+"""Advice where the data of a task is missing."""
+
 _SPLITS = ("train", "dev", "test")
 _CODE = [Path(__file__).with_name(part) for part in ("own", "readers", "records.py", "suites", "task.py")]  # of readers
 _NO_FILES: Files = {}
@@ -73,7 +76,8 @@ def load_hashed(task: Task, split: str, language: str, data_dir: Path | None, fi
             relative paths begin at the current one.
 
     Raises:
-        MissingData: a file is not there or the hub cannot be reached; says what was looked for and how to get it.
+        MissingData: a file is not there; says what was looked for and how to get it.
+        Unreachable: so it is, for want of the hub.
         DataError: a file is malformed, or rows to train on are not labelled.
         PolypromptError: there is no such split or language, or `files` does not fit the task.
     """
@@ -91,9 +95,9 @@ def load_hashed(task: Task, split: str, language: str, data_dir: Path | None, fi
         else:
             rows = source.read(task.card, split, language, data_dir)
     except MissingData as error:
-        raise MissingData(
-            f"{task.name}, {split}, {language}: {error}",
-            f"{task.how_to_get} --skip-missing goes on without it.",
+        raise type(error)(
+            f"{task.name}, {split}, {language}: {error.what}",
+            *(*error.advice, task.how_to_get, SKIP),
         ) from None
     if split == "train":
         for example in rows.examples:

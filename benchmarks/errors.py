@@ -20,11 +20,11 @@ class MissingData(PolypromptError):
 
     Attributes:
         what: what is missing, in which places it was looked for.
-        advice: how to get it or go on without it.
+        advice: sentences on how to get it or go on without it.
     """
 
-    def __init__(self, what: str, advice: str = "") -> None:
-        super().__init__(f"{what}. {advice}" if advice else what)
+    def __init__(self, what: str, *advice: str) -> None:
+        super().__init__(". ".join([what, *filter(None, [" ".join(advice)])]))
         self.what = what
         self.advice = advice
 

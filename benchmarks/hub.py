@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from benchmarks.records import Split
 from benchmarks.task import Kind, TaskCard
 
 _ADVICE = "Give --data-dir the folder with the official files."
+_OFFLINE = "HF_HUB_OFFLINE=1 takes what was downloaded before."
 _PATIENCE = 30.0
 """Seconds to wait for the hub's answer to a question."""
 
@@ -58,7 +60,8 @@ class Hub:
             language: BCP-47 code.
 
         Raises:
-            MissingData: the hub cannot be reached, or has no such dataset, configuration or split.
+            Unreachable: the hub does not answer.
+            MissingData: it has no such dataset, configuration or split.
             DataError: a row is malformed.
         """
         return self.split_of(card, self.records(split, language))
@@ -70,6 +73,8 @@ class Hub:
         config = self.config.replace("{language}", self.languages.get(language, language))
         there = self.split or _SPLITS[split]
         name = f"hub:{self.dataset}{config and '/' + config}:{there}"
+        if not Path(self.dataset).is_dir() and (reason := unreachable()):
+            raise Unreachable(f"{name}: the hub cannot be reached ({reason})", _ADVICE, _OFFLINE)
         try:
             table = datasets.load_dataset(self.dataset, config or None, split=there, revision=self.revision)
         except Exception as error:  # what it raises without a network differs from release to release
@@ -105,6 +110,24 @@ class Hub:
             reason = str(error).partition("\n")[0]
             raise Unreachable(f"the hub cannot be reached ({reason})") from None
         return commit
+
+
+@cache
+def unreachable() -> str | None:
+    """Why the hub does not answer; None: it does, or is not to be asked.
+
+    That is asked once a process, since `datasets` asks many times for each dataset before it gives it up.
+    """
+    import datasets
+    from huggingface_hub import constants, get_session
+
+    if datasets.config.HF_HUB_OFFLINE:
+        return None
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_PATIENCE)
+    except Exception as error:  # as above
+        return str(error).partition("\n")[0] or type(error).__name__
+    return None
 
 
 def _rows(table: Any, name: str) -> Iterator[tuple[str, Row]]:

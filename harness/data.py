@@ -11,6 +11,7 @@ import numpy as np
 
 from benchmarks import data
 from benchmarks.errors import MissingData, PolypromptError
+from benchmarks.hub import Unreachable
 from benchmarks.own.labels import labelled
 from benchmarks.records import Split
 from benchmarks.registry import find_suite, find_task, own_suites
@@ -125,7 +126,8 @@ def load_rows(config: RunConfig, evaluate: bool = True) -> tuple[list[TaskRows],
         Rows by task; hash of every file that was read (or "generated:TASK"); what was left out and why, in sentences.
 
     Raises:
-        MissingData: files are missing and `skip_missing` is off; names all of them at once.
+        MissingData: files are missing and `skip_missing` is off; names all of them at once, but for the first one
+            alone where the hub cannot be reached.
         DataError: a file is malformed.
     """
     rows: list[TaskRows] = []
@@ -155,7 +157,7 @@ def load_rows(config: RunConfig, evaluate: bool = True) -> tuple[list[TaskRows],
             try:
                 evaluation[split, language] = _load(config, task, split, language, hashes)
             except MissingData as error:
-                missing.append(error)
+                _miss(config, error, missing)
         answers_others = bool(train) and any(other.card.head == task.name for other in chosen)
         if evaluation or answers_others:
             cut = frozenset(place for place, split in evaluation.items() if _is_cut(split, config.max_eval))
@@ -165,9 +167,7 @@ def load_rows(config: RunConfig, evaluate: bool = True) -> tuple[list[TaskRows],
             rows.append(TaskRows(task, train, selecting, tuning, limited, cut))
     if missing and not (config.skip_missing and rows):
         what = [error.what for error in missing]
-        advice = list(
-            dict.fromkeys(error.advice.replace(" --skip-missing goes on without it.", "") for error in missing)
-        )
+        advice = dict.fromkeys(one for error in missing for one in error.advice if one != data.SKIP)
         title = "no task has its data:" if config.skip_missing else "--skip-missing goes on without what is missing:"
         raise MissingData("\n  ".join([title, *what, *advice]))
     if not rows:
@@ -190,7 +190,7 @@ def _training(
         try:
             rows = _load(config, task, "train", language, hashes)
         except MissingData as error:
-            missing.append(error)
+            _miss(config, error, missing)
             continue
         if config.shots is not None:
             rows, held[language] = few_shot(task.card, rows, config.shots, config.shots_seed)
@@ -198,6 +198,13 @@ def _training(
             rows, held[language] = hold_out(task.card, rows, config.max_train, _SUBSET_SEED)
         train[language] = rows
     return train, held
+
+
+def _miss(config: RunConfig, error: MissingData, missing: list[MissingData]) -> None:
+    """Note what is missing; where nothing will be had, since the hub does not answer, that is said at once."""
+    if isinstance(error, Unreachable) and not config.skip_missing:
+        raise error
+    missing.append(error)
 
 
 def _tuning(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pytest
+from huggingface_hub import constants
 
-from benchmarks import data
+from benchmarks import data, hub
 from benchmarks.errors import DataError, MissingData
 from benchmarks.records import Answer, Example, Split
 from benchmarks.sources import OfficialSource
@@ -19,6 +20,8 @@ from benchmarks.suites.squad import SQUAD, SQUAD2
 from benchmarks.suites.superglue import COPA
 from benchmarks.suites.xtreme import TATOEBA, UDPOS, XNLI, XQUAD
 from benchmarks.task import Task
+from harness.config import RunConfig
+from harness.data import load_rows
 
 TEXT = datasets.Value("string")
 INT = datasets.Value("int32")
@@ -165,6 +168,7 @@ def test_unreachable_hub(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ConnectionError("Couldn't reach it\nand a second line")
 
     monkeypatch.setattr(datasets, "load_dataset", unreachable)
+    monkeypatch.setattr(hub, "unreachable", lambda: None)
     with pytest.raises(MissingData) as error:
         data.load(XQUAD, "test", "de", None)
     message = str(error.value)
@@ -172,3 +176,43 @@ def test_unreachable_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     assert message.startswith("xquad, test, de: hub:google/xquad/xquad.de:validation: not to be had from the hub")
     assert "--data-dir" in message and "--skip-missing" in message and XQUAD.how_to_get in message
     assert "\n" not in message
+
+
+@pytest.fixture
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An address where nothing answers, and no rows from anywhere."""
+
+    def untouched(*_: Any, **__: Any) -> None:
+        raise AssertionError("asked for rows of a hub that does not answer")
+
+    monkeypatch.setattr(datasets, "load_dataset", untouched)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
+    hub.unreachable.cache_clear()
+    yield
+    hub.unreachable.cache_clear()
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(no_hub: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(hub.Unreachable) as error:
+        data.load(XQUAD, "test", "de", None)
+    start = "xquad, test, de: hub:google/xquad/xquad.de:validation: the hub cannot be reached ("
+    assert str(error.value).startswith(start) and ".." not in str(error.value) and "\n" not in str(error.value)
+    for advice in ("--data-dir", "HF_HUB_OFFLINE=1", XQUAD.how_to_get):
+        assert advice in str(error.value)
+    monkeypatch.setattr(constants, "ENDPOINT", "nowhere")  # would be another reason
+    with pytest.raises(hub.Unreachable) as again:
+        data.load(XQUAD, "test", "el", None)
+    assert str(again.value) == str(error.value).replace(", de:", ", el:").replace("xquad.de", "xquad.el")
+
+
+def test_a_run_ends_at_once_where_the_hub_does_not_answer(no_hub: None) -> None:
+    """With one task and language named, not all of them; with --skip-missing it looks whether anything is there."""
+    config = RunConfig(suite=["xtreme"])
+    with pytest.raises(hub.Unreachable, match=r"^xnli, train, en: hub:[^\n]*$"):
+        load_rows(config)
+    pattern = r"^no task has its data:\n  xnli, train, en: [^\n]*\n  pawsx, train, en: "
+    with pytest.raises(MissingData, match=pattern) as error:
+        load_rows(config.model_copy(update={"skip_missing": True}))
+    assert str(error.value).count("Give --data-dir") == 1

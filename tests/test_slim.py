@@ -74,3 +74,40 @@ def test_the_same_answers_with_less(family, layers, gated, precision, tmp_path: 
     # queries, keys and values have a product each, and of the last layer keys and values
     assert after["MatMul"] == before["MatMul"] + 2 * (model.backbone.layers - 1) + 1
     assert after["FakeQuantize"] == before["FakeQuantize"]
+
+
+def transposed(random):
+    from openvino import opset13 as operators
+
+    return operators.constant(random.random((6, 6), np.float32)), True
+
+
+def scales_of_blocks(random):
+    """As many as there are columns, but each of another part of the matrix."""
+    from openvino import opset13 as operators
+
+    scales = operators.reshape(
+        operators.constant(random.random((2, 3), np.float32)), operators.constant([1, -1]), False
+    )
+    return operators.multiply(operators.constant(random.random((6, 6), np.float32)), scales), False
+
+
+@pytest.mark.parametrize("weight", [transposed, scales_of_blocks])
+def test_what_is_not_by_columns_stays(weight) -> None:
+    from openvino import opset13 as operators
+
+    from exporters.engines.slim import slim
+
+    random = np.random.default_rng(0)
+    states = operators.parameter([1, -1, 6], np.float32)
+    columns, is_transposed = weight(random)
+    product = operators.matmul(states, columns, False, is_transposed)
+    split = operators.split(operators.add(product, np.arange(6, dtype=np.float32)[None]), operators.constant(2), 3)
+    model = openvino.Model([operators.result(port) for port in split.outputs()], [states])
+    given, found = random.random((1, 5, 6), np.float32), []
+    for change in (lambda _: None, slim):
+        change(model)
+        results = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(given)
+        found.append([results[place] for place in range(3)])
+    for plain, slimmed in zip(*found, strict=True):
+        np.testing.assert_allclose(plain, slimmed, rtol=0, atol=1e-5)
