@@ -184,7 +184,7 @@ class Writer(Nodes):
         states = [some.states for some in parts]
         queries = self.jointly(lambda piece: self.linear(f"{name}.query", piece, first), states)
         mixed = [
-            self.attention(number, some, *self.places(some, number, number + 1), query, *keys, mark, bool(mark))
+            self.attention(number, some, *self.places(some, number, number + 1), [query, *keys], mark, bool(mark))
             for mark, (some, keys), query in zip(("", "read."), chosen, queries, strict=False)
         ]
         behind = self.jointly(lambda *pieces: self.behind_attention(number, *pieces), mixed, states)
@@ -240,7 +240,7 @@ class Writer(Nodes):
             place: of the prefixes in this layer; None: it has none.
         """
         triple = self.linear(f"layer.{number}.qkv", rows.states, self.weights.layers[number].qkv)
-        mixed = self.attention(number, rows, place, *self.split(triple, ("query", *KEYS)))
+        mixed = self.attention(number, rows, place, self.split(triple, ("query", *KEYS)))
         return self.behind_attention(number, mixed, rows.states)
 
     def some(self, states: str, which: str, size: str) -> str:
@@ -411,22 +411,15 @@ class Writer(Nodes):
         return self.node("GatherND", [both, self.node("Unsqueeze", [which, self.integers([-1])])], batch_dims=1)
 
     def attention(
-        self,
-        number: int,
-        rows: Rows,
-        place: Place | None,
-        query: str,
-        key: str,
-        value: str,
-        mark: str = "",
-        one: bool = False,
+        self, number: int, rows: Rows, place: Place | None, states: Sequence[str], mark: str = "", one: bool = False
     ) -> str:
         """Self-attention of one layer, with the prefix of each row's task where the layer has one.
 
         Args:
-            query: [rows, seq, hidden], or of the one piece that is read, [rows, 1, hidden]. key, value: of all pieces.
-            mark: stands in front of the names, where a layer has more than one. one: queries are those of one piece.
+            states: queries, keys and values, [rows, seq, hidden]. mark: stands in front of the names, where a layer has
+                more than one. one: queries are those of the one piece that is read, [rows, 1, hidden].
         """
+        query, key, value = states
         name = f"layer.{number}"
         attention = f"{mark}{name}.attention"
         shown = asked = None

@@ -105,7 +105,7 @@ class _Layers(Writer):
         qkv, hidden, name = self.weights.layers[number].qkv, self.weights.hidden, f"layer.{number}"
         query = self.linear(f"{name}.query", asked, Linear(qkv.weight[:, :hidden], qkv.bias[:hidden]))
         pair = self.linear(f"{name}.key_value", rows.states, Linear(qkv.weight[:, hidden:], qkv.bias[hidden:]))
-        mixed = self.attention(number, rows, place, query, *self.split(pair, ("key", "value")))
+        mixed = self.attention(number, rows, place, [query, *self.split(pair, ("key", "value"))])
         return self.behind_attention(number, mixed, asked)
 
     def place(self, number: int, rows: Rows) -> Place | None:

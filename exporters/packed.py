@@ -67,7 +67,7 @@ class _Packed(Pieces):
         shape, found = self.integers([-1, self.weights.hidden]), []
         for count, part in enumerate(cut):
             states = [self.node("Gather", [states, part.pieces]) for states in flat]
-            mixed = self.attention(number, part.rows, part.places[number], *states, f"part.{count}.")
+            mixed = self.attention(number, part.rows, part.places[number], states, f"part.{count}.")
             found.append(self.node("Reshape", [mixed, shape]))
         mixed = self.node("Gather", [self.node("Concat", found, axis=0), self.places_in_parts])
         return self.behind_attention(number, self.stacked(mixed), rows.states)
@@ -96,12 +96,12 @@ class _Packed(Pieces):
         some = self.node("Min", [self.node("Sub", [ends, begins]), one])  # 0 where there are none
         begins, ends = self.node("Mul", [begins, some]), self.node("Max", [self.node("Mul", [ends, some]), one])
         found, real = [], []
-        for begin, end, any_ in zip(*(self.parts(name, PARTS) for name in (begins, ends, some)), strict=True):
+        for begin, end, is_some in zip(*(self.parts(name, PARTS) for name in (begins, ends, some)), strict=True):
             lengths, task, first = (
                 self.node("Slice", [name, begin, end]) for name in (rows.lengths, rows.task, self.first_pieces)
             )
             prompt = None if rows.prompt is None else self.node("Slice", [rows.prompt, begin, end])
-            there = self.node("Mul", [lengths, any_])
+            there = self.node("Mul", [lengths, is_some])
             longest = self.node("Max", [self.node("ReduceMax", [there]), one])
             part = Rows("", task, self.node("Min", [lengths, longest]), prompt, longest, "")
             real.append(self.node("Less", [self.numbers(longest), self.column(there)]))
