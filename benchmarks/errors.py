@@ -24,7 +24,7 @@ class MissingData(PolypromptError):
     """
 
     def __init__(self, what: str, *advice: str) -> None:
-        super().__init__(". ".join([what, *filter(None, [" ".join(advice)])]))
+        super().__init__(" ".join([f"{what}.", *advice]) if advice else what)
         self.what = what
         self.advice = advice
 

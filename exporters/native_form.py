@@ -25,7 +25,7 @@ def can_be_native(blueprint: Blueprint, family: str) -> bool:
 def build_native(weights: EncoderWeights, blueprint: Blueprint) -> Graph:
     """The graph of `exporters.graph.build_graph` with the same inputs, outputs and file of weights, without padding.
 
-    Pieces of all rows stand one behind the other, [pieces, hidden], from the embeddings to the last layer. Attention
+    Pieces of all rows stand one behind the other, [1, pieces, hidden], from the embeddings to the last layer. Attention
     is the project's own operator (`exporters.operator`), which reads each row's queries, keys and values where they
     lie, and its prefix in the bank. Inputs: `query` [queries, at least hidden], whose first columns count; `key_value`
     [pieces, at least 2 * hidden], whose last columns count; `prefix_key` and `prefix_value` [prompts, slots, hidden];

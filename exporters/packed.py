@@ -21,10 +21,10 @@ def can_pack(blueprint: Blueprint, layers: int) -> bool:
 def build_packed(weights: EncoderWeights, blueprint: Blueprint) -> Graph:
     """The graph of `exporters.graph.build_graph` with the same inputs, outputs and file of weights, in packed form.
 
-    Pieces of all rows stand one behind the other, [pieces, hidden], and are put into padded rows only where attention
-    looks at them: neighbouring rows in `PARTS` parts, each as wide as its longest row. The parts end in front of the
-    first row that is longer than a third, and than two thirds, of the longest one, so that rows should come by length;
-    in any order they are answered alike. Where little is padding this costs a few percent, see
+    Pieces of all rows stand one behind the other, [1, pieces, hidden], and are put into padded rows only where
+    attention looks at them: neighbouring rows in `PARTS` parts, each as wide as its longest row. The parts end in
+    front of the first row that is longer than a third, and than two thirds, of the longest one, so that rows should
+    come by length; in any order they are answered alike. Where little is padding this costs a few percent, see
     `tests/speed/inference.py`.
     """
     packs = can_pack(blueprint, len(weights.layers))

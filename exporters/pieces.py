@@ -26,7 +26,7 @@ class Pieces(Writer):
     def taken(self, places: str) -> str:
         """See `Writer`; [1, pieces]."""
         flat = self.node("Reshape", [places, self.integers([-1])])
-        return self.node("Unsqueeze", [self.node("Gather", [flat, self.places_of_pieces]), self.integers([0])])
+        return self.stacked(self.node("Gather", [flat, self.places_of_pieces]))
 
     def along(self, row: str) -> str:
         """See `Writer`; [pieces, width]."""
@@ -37,7 +37,7 @@ class Pieces(Writer):
         return self.node("Squeeze", [states, self.integers([0])])
 
     def stacked(self, states: str) -> str:
-        """[1, pieces, width] of [pieces, width]"""
+        """[1, pieces, width] of [pieces, width], or [1, pieces] of [pieces]"""
         return self.node("Unsqueeze", [states, self.integers([0])])
 
     def read_piece(self, rows: Rows, first: str) -> str:
